@@ -221,7 +221,7 @@ def _check_ratio(key: str, ratio: RatioSetting) -> None:
         try:
             number = Fraction(str(value))
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{key} {value!r} is not a number or a fraction such as 1/20") from None
+            raise ValueError(f"{key} {value!r} is no number and no fraction such as 1/20") from None
         if not 0 <= number < 1:
             raise ValueError(f"{key} {value} is outside [0, 1): 0.05 means five rows of a hundred")
 

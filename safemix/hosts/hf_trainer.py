@@ -1,0 +1,242 @@
+"""Hugging Face Trainer host."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from safemix.errors import CheckpointError, HostError
+from safemix.hosts import resume
+from safemix.hosts.guard import MixtureGuard
+from safemix.hosts.loss import IGNORED, SourceMeter, sums_by_source, token_losses
+from safemix.loading.collate import SafeMixCollator, take_origin
+from safemix.loading.dataset import MixedDataset
+from safemix.loading.sampler import SafeMixSampler
+from safemix.mixture import MixturePlan
+
+STATE_FILE = "safemix.json"
+_EXTRAS = ("padded", "wait_s")
+
+
+class SafeMixTrainer(Trainer):
+    """A `Trainer` that trains on the plan's rows and reports the loss of each source.
+
+    Use it in place of `Trainer`; everything else stays. Rows come from a `MixedDataset`, the
+    batches from `SafeMixCollator`. The total loss is the stock Trainer's. The position is
+    `state.global_step`, so a resume in the middle of any epoch goes on with the right rows and
+    reads none that were trained on.
+
+    Args:
+        plan: the plan; its global batch size must be what `args` gives on this many ranks.
+        audit: file for the rows that this rank trains on; see `MixtureGuard`.
+        **kwargs: as for `Trainer`; `data_collator` defaults to a `SafeMixCollator` over
+            `processing_class`.
+
+    Raises:
+        HostError: if `args` would deal rows otherwise than the plan says.
+
+    Example:
+        >>> trainer = SafeMixTrainer(model=model, args=args, processing_class=tokenizer,
+        ...     train_dataset=MixedDataset({"task": task, "safety": safety}), plan=plan)
+        >>> trainer.train(resume_from_checkpoint=True)
+    """
+
+    def __init__(self, *, plan: MixturePlan, audit: Path | None = None, **kwargs: Any) -> None:
+        args, dataset = kwargs["args"], kwargs.get("train_dataset")
+        if not isinstance(dataset, MixedDataset):
+            raise HostError(f"train_dataset is {type(dataset).__name__}; give a MixedDataset")
+        if dataset.sizes != plan.sizes:
+            raise HostError(f"train_dataset has rows {dataset.sizes}, the plan {plan.sizes}")
+        _check_arguments(args, plan)
+        if kwargs.get("compute_loss_func") is not None:
+            raise HostError("compute_loss_func is taken: SafeMixTrainer computes loss per source")
+        # The Trainer would drop `source` and `row` before the collator, as the model has no
+        # argument of that name.
+        args.remove_unused_columns = False
+        if kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = SafeMixCollator(kwargs["processing_class"])
+        kwargs["compute_loss_func"] = self._loss_by_source
+        super().__init__(**kwargs)
+        self.plan = plan
+        self._asked = plan.state_dict()["history"]
+        self.sampler = SafeMixSampler(
+            plan,
+            args.per_device_train_batch_size,
+            num_replicas=args.world_size,
+            rank=args.process_index,
+            view="global",
+        )
+        self.guard = MixtureGuard(self.sampler, audit=audit, device=args.device)
+        self.meter = SourceMeter(plan.sources, _EXTRAS)
+        self._source: torch.Tensor | None = None
+        self._wait_s = 0.0
+        self._read_at = (time.perf_counter(), 0)
+        self._resume_rng: str | None = None
+        self.add_callback(_Follow(self))
+
+    # ---- rows ------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.sampler
+
+    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+        """As `Trainer.train`; restores the plan of the checkpoint first.
+
+        Raises:
+            CheckpointError: if the checkpoint holds no plan.
+            PlanError: if it belongs to other data, naming what differs.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+        if resume_from_checkpoint:
+            self._restore_plan(Path(resume_from_checkpoint))
+            # The sampler begins at the right step by itself; the Trainer would draw and drop
+            # every index before it, from a sampler whose epoch it has lost.
+            self.args.ignore_data_skip = True
+            self._resume_rng = str(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _restore_plan(self, folder: Path) -> None:
+        path = folder / STATE_FILE
+        try:
+            saved = json.loads(path.read_text("utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): the checkpoint was not written by safemix or is "
+                "incomplete"
+            ) from None
+        self.plan = resume.restored_plan(saved, self.plan, self._asked)
+        self.sampler.plan = self.plan
+        self.guard.resume(int(saved["step"]))
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.get_batch_samples`; times the wait for data."""
+        begin = time.perf_counter()
+        samples = super().get_batch_samples(*args, **kwargs)
+        self._wait_s += time.perf_counter() - begin
+        return samples
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.training_step`; takes the rows' origin out of the batch first."""
+        self._source = self.guard.take(inputs).source
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    # ---- loss ------------------------------------------------------------------------------
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.compute_loss`; evaluation batches may carry an origin too."""
+        if "source" in inputs:
+            inputs = dict(inputs)
+            take_origin(inputs)
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _loss_by_source(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        losses = token_losses(outputs["logits"], labels)
+        if self._source is not None and losses.requires_grad:
+            sums = sums_by_source(losses, labels, self._source, len(self.plan.sources))
+            self.meter.add(sums, padded=float(labels.numel()), wait_s=self._wait_s)
+            self._wait_s = 0.0
+        total = losses.sum()
+        if num_items_in_batch is None:
+            num_items_in_batch = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
+        loss = total / torch.as_tensor(num_items_in_batch, device=total.device)
+        router_loss = getattr(outputs, "aux_loss", None)
+        if router_loss is not None:
+            # Mixture-of-experts models add this themselves only when they are given labels.
+            weight = getattr(self.model.config, "router_aux_loss_coef", 0.0)
+            loss = loss + weight * router_loss.to(loss.device) / self.args.world_size
+        return loss
+
+    # ---- log and save ----------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As `Trainer.log`; a training log also gets the metrics of each source."""
+        if "loss" in logs:
+            logs.update(self._mixture_metrics())
+        super().log(logs, start_time)
+
+    def _mixture_metrics(self) -> dict[str, float]:
+        """Metrics since the last reading; one all-reduce."""
+        read = self.meter.read()
+        now, step = time.perf_counter(), self.state.global_step
+        elapsed = max(now - self._read_at[0], 1e-9)
+        self._read_at = (now, step)
+        tokens = sum(read[name]["tokens"] for name in self.plan.sources)
+        rows = sum(read[name]["rows"] for name in self.plan.sources)
+        consumed = self.plan.consumed(step)
+        metrics: dict[str, float] = {}
+        for name in self.plan.sources:
+            side = "utility" if name == "task" else name
+            metrics[f"{side}/loss"] = read[name]["loss"]
+            metrics[f"{side}/row_share"] = read[name]["rows"] / max(rows, 1)
+            metrics[f"{side}/token_share"] = read[name]["tokens"] / max(tokens, 1)
+            metrics[f"mix/passes/{name}"] = consumed.rows[name] / max(self.plan.sizes[name], 1)
+        if "safety" in self.plan.sizes:
+            metrics["mix/ratio"] = float(self.plan.ratio("safety", max(step - 1, 0)))
+        metrics["perf/tokens_per_s"] = read[""]["padded"] / elapsed
+        wait = read[""]["wait_s"] / self.args.world_size
+        metrics["perf/data_wait_share"] = min(1.0, wait / elapsed)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            resume.write_state(folder / STATE_FILE, self.guard, self._asked)
+
+
+class _Follow(TrainerCallback):
+    """Keeps sampler and guard in step with `state.global_step`, which no host loses."""
+
+    def __init__(self, trainer: SafeMixTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Put the sampler where training is: `set_epoch` does not reach it after a resume."""
+        self._trainer.sampler.set_step(state.global_step)
+        self._trainer._read_at = (time.perf_counter(), state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Restore random states once more: starting the loader's iterator has drawn from them."""
+        checkpoint, self._trainer._resume_rng = self._trainer._resume_rng, None
+        if checkpoint:
+            self._trainer._load_rng_state(checkpoint)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step, check its rows, and mend the epoch, which counts from the resume."""
+        self._trainer.guard.stepped()
+        state.epoch = state.global_step / self._trainer.sampler.steps_per_epoch
+        if state.global_step % self._trainer.sampler.steps_per_epoch == 0:
+            control.should_epoch_stop = True
+
+
+def _check_arguments(args: Any, plan: MixturePlan) -> None:
+    ranks, micro = args.world_size, args.per_device_train_batch_size
+    given = args.gradient_accumulation_steps
+    needed = plan.micro_steps(ranks, micro)
+    if given != needed:
+        raise HostError(
+            f"wrong accumulation count: gradient_accumulation_steps is {given}, but "
+            f"global_batch_size {plan.global_batch_size} on {ranks} ranks x micro batch {micro} "
+            f"needs {needed}"
+        )
+    if args.n_gpu > 1:
+        raise HostError(
+            f"one process with {args.n_gpu} GPUs would use DataParallel: start one process a GPU "
+            "with torchrun, accelerate launch or deepspeed"
+        )
+    config = args.accelerator_config
+    for key in ("split_batches", "dispatch_batches"):
+        if getattr(config, key, None):
+            raise HostError(f"accelerator_config.{key} deals rows otherwise: set it to false")
+    if args.label_smoothing_factor:
+        raise HostError("label_smoothing_factor is not supported with loss per source: set it to 0")

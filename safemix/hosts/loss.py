@@ -1,0 +1,115 @@
+"""Loss per source, out of the cross-entropy that is computed anyway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORED = -100
+
+
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Next-token cross-entropy of every position, 0 where the next label is -100.
+
+    The same arithmetic as transformers' `ForCausalLMLoss`: float32 logits, labels shifted left.
+
+    Args:
+        logits: float[B, L, V].
+        labels: int64[B, L].
+
+    Returns:
+        float32[B, L].
+    """
+    targets = F.pad(labels, (0, 1), value=IGNORED)[:, 1:].contiguous().to(logits.device)
+    flat = logits.float().view(-1, logits.shape[-1])
+    losses = F.cross_entropy(flat, targets.view(-1), ignore_index=IGNORED, reduction="none")
+    return losses.view(labels.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSums:
+    """Sums over some rows: float64[S] each."""
+
+    loss: Tensor
+    """Sum of token losses."""
+    tokens: Tensor
+    """Trained tokens."""
+    rows: Tensor
+    """Rows."""
+
+
+def sums_by_source(losses: Tensor, labels: Tensor, source: Tensor, sources: int) -> SourceSums:
+    """Add up losses, trained tokens and rows per source; no collective, no gradient.
+
+    Args:
+        losses: float[B, L], see `token_losses`.
+        labels: int64[B, L].
+        source: int64[B].
+        sources: number of sources S.
+    """
+    per_row = torch.stack(
+        [
+            losses.detach().sum(1, dtype=torch.float64),
+            (labels[:, 1:] != IGNORED).sum(1).to(losses.device, torch.float64),
+            torch.ones(labels.shape[0], dtype=torch.float64, device=losses.device),
+        ]
+    )
+    table = torch.zeros((3, sources), dtype=torch.float64, device=losses.device)
+    table.index_add_(1, source.to(losses.device), per_row)
+    return SourceSums(*table)
+
+
+class SourceMeter:
+    """Sums since the last reading, read with one all-reduce of a fixed size.
+
+    The table has a column for every source on every rank, so a rank that saw no safety row
+    takes part like any other.
+
+    Args:
+        sources: names, in the plan's order.
+        extras: further per-rank sums carried in the same all-reduce.
+    """
+
+    def __init__(self, sources: tuple[str, ...], extras: tuple[str, ...] = ()) -> None:
+        self.sources, self.extras = sources, extras
+        self._table: Tensor | None = None
+
+    def add(self, sums: SourceSums, **extras: float) -> None:
+        """Add one micro batch."""
+        known = [float(extras.get(name, 0.0)) for name in self.extras]
+        flat = torch.cat(
+            [
+                sums.loss,
+                sums.tokens,
+                sums.rows,
+                torch.tensor(known, dtype=torch.float64, device=sums.loss.device),
+            ]
+        )
+        self._table = flat if self._table is None else self._table + flat
+
+    def read(self) -> dict[str, dict[str, float]]:
+        """Totals over all ranks since the last reading: a collective, call it on every rank.
+
+        Returns:
+            Per source `loss` (mean over trained tokens, nan without one), `loss_sum`, `tokens`,
+            `rows`; and under "" the extras.
+        """
+        width = 3 * len(self.sources) + len(self.extras)
+        table = self._table if self._table is not None else torch.zeros(width, dtype=torch.float64)
+        self._table = None
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(table)
+        values = table.tolist()
+        count = len(self.sources)
+        result: dict[str, dict[str, float]] = {
+            "": dict(zip(self.extras, values[3 * count :], strict=True))
+        }
+        for index, name in enumerate(self.sources):
+            loss, tokens, rows = values[index], values[count + index], values[2 * count + index]
+            mean = loss / tokens if tokens else float("nan")
+            result[name] = {"loss": mean, "loss_sum": loss, "tokens": tokens, "rows": rows}
+        return result

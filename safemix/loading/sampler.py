@@ -1,0 +1,153 @@
+"""The plan as a torch sampler over the concatenation of the sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import Dataset, DistributedSampler
+
+from safemix.errors import PlanError
+from safemix.mixture import MixturePlan
+
+View = Literal["rank", "global"]
+_CHUNK_ROWS = 16384
+"""Rows computed at once: enough to spread numpy's cost, little to wait for at the start."""
+
+
+class SafeMixSampler(DistributedSampler[int]):
+    """Sampler that gives every optimizer step the plan's exact mixture of sources.
+
+    Yields indices into the concatenation of the sources (`MixedDataset`, or
+    `torch.utils.data.ConcatDataset` in the plan's order). Use it with an integer
+    `batch_size=micro_batch_size`, as any `DistributedSampler`.
+
+    Two views. `"rank"` (plain PyTorch, DeepSpeed engine, Ray, Lightning): this rank's rows.
+    `"global"` (accelerate, HF Trainer, TRL): the rows of all ranks, in blocks of one micro batch
+    a rank, so that accelerate's dealing gives rank r the batches that the plan has for it.
+
+    The position is a number of optimizer steps. `set_epoch(e)` moves to the first step of epoch
+    `e`; `set_step(k)` to any step, for a resume: the next iterator begins there and ends with
+    the epoch that holds it, also if `set_epoch` is called for that same epoch in between, as
+    training loops do. An iterator already running is not moved.
+
+    Args:
+        plan: the plan.
+        micro_batch_size: rows of one rank's micro step; the loader's `batch_size`.
+        num_replicas: data-parallel ranks; default the world size, or 1.
+        rank: this rank; default from `torch.distributed`, or 0.
+        view: see above.
+        steps_per_epoch: steps of one epoch; default the plan's.
+
+    Raises:
+        PlanError: if the global batch size is no multiple of ranks x micro batch.
+
+    Example:
+        >>> sampler = SafeMixSampler(plan, micro_batch_size=4)
+        >>> loader = DataLoader(MixedDataset(sources), batch_size=4, sampler=sampler,
+        ...                     collate_fn=SafeMixCollator(tokenizer))
+        >>> for epoch in range(epochs):
+        ...     sampler.set_epoch(epoch)
+        ...     for batch in loader:
+        ...         source = batch.pop("source")
+    """
+
+    def __init__(
+        self,
+        plan: MixturePlan,
+        micro_batch_size: int,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        *,
+        view: View = "rank",
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        ready = dist.is_available() and dist.is_initialized()
+        if num_replicas is None:
+            num_replicas = dist.get_world_size() if ready else 1
+        if rank is None:
+            rank = dist.get_rank() if ready else 0
+        if view not in ("rank", "global"):
+            raise PlanError(f"view {view!r} is not legal; use 'rank' or 'global'")
+        # torch checks that 0 <= rank < num_replicas; its dataset is only measured.
+        rows: Dataset[int] = _Length(sum(plan.sizes.values()))
+        super().__init__(rows, num_replicas, rank, shuffle=True, seed=plan.seed, drop_last=True)
+        self.plan = plan
+        self.view = view
+        self.micro_batch_size = micro_batch_size
+        self.accumulation_steps = plan.micro_steps(num_replicas, micro_batch_size)
+        self.steps_per_epoch = steps_per_epoch or plan.steps_per_epoch
+        self.step = 0
+        self._resumes = False
+        self._starts = np.cumsum([0, *list(plan.sizes.values())[:-1]], dtype=np.int64)
+        per_step = plan.global_batch_size
+        self.total_size = self.steps_per_epoch * per_step
+        self.num_samples = self.total_size // (num_replicas if view == "rank" else 1)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        first, self._resumes = self.step, False
+        stop = (first // self.steps_per_epoch + 1) * self.steps_per_epoch
+        rows = self.plan.global_batch_size // (self.num_replicas if self.view == "rank" else 1)
+        chunk = max(1, _CHUNK_ROWS // rows)
+        for start in range(first, stop, chunk):
+            yield from self.indices(start, min(start + chunk, stop)).tolist()
+
+    def indices(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Indices of steps start..stop - 1 in the order in which they are yielded: int64[n]."""
+        if self.view == "rank":
+            source, row = self.plan.rank_rows(
+                start, stop, self.num_replicas, self.rank, self.micro_batch_size
+            )
+        else:
+            source, row = self.plan.all_rows(start, stop, self.num_replicas, self.micro_batch_size)
+        return (self._starts[source] + row).ravel()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to the first step of an epoch; keeps a resume position inside that epoch."""
+        if self._resumes and epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self._resumes = False
+        self.step = epoch * self.steps_per_epoch
+
+    def set_step(self, step: int) -> None:
+        """Move to any optimizer step; the next iterator begins there."""
+        if step < 0:
+            raise PlanError(f"step {step} is below 0")
+        self.step = step
+        self.epoch = step // self.steps_per_epoch
+        self._resumes = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plan and position; the position is what was set, not what a loader has prefetched."""
+        return {"plan": self.plan.state_dict(), "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore plan and position.
+
+        Raises:
+            PlanError: if the state belongs to other data, naming what differs.
+        """
+        self.plan = MixturePlan.from_state_dict(
+            state["plan"],
+            self.plan.sizes,
+            fingerprints=self.plan.fingerprints,
+            global_batch_size=self.plan.global_batch_size,
+            seed=self.plan.seed,
+        )
+        self.set_step(state["step"])
+
+
+class _Length(Dataset[int]):
+    """Stands for the joined dataset where torch wants only its length."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length

@@ -1,0 +1,95 @@
+"""Settings -> the Hugging Face Trainer's arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from safemix.errors import SettingsError
+from safemix.settings import Settings, accumulation_steps
+from safemix.training.ds_config import load_ds_config
+
+# One rank prepares the data while the others wait, and a large set takes longer than the half
+# hour after which a waiting rank gives up by default.
+_PATIENCE_S = 4 * 3600
+
+
+def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -> TrainingArguments:
+    """Arguments of a run on `world_size` processes.
+
+    Args:
+        settings: the run's settings.
+        world_size: data-parallel processes.
+        max_steps: optimizer steps of the run; negative if not known yet.
+
+    Raises:
+        SettingsError: if batch sizes, precision or the DeepSpeed config contradict the run.
+    """
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    precision = resolve_precision(settings, on_cpu=on_cpu)
+    kwargs: dict[str, Any] = {
+        "output_dir": settings.output_dir,
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(settings, world_size),
+        "max_steps": max_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler,
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "seed": settings.seed % 2**32,
+        "logging_steps": settings.logging_steps,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps" if settings.save_steps else "no",
+        "save_steps": settings.save_steps or 500,
+        "save_total_limit": settings.save_total_limit,
+        "dataloader_num_workers": settings.num_workers,
+        "dataloader_pin_memory": not on_cpu,
+        "gradient_checkpointing": False,  # models.load_model turns it on, PEFT's way included
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": on_cpu,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+        "log_level_replica": "error",
+        "ddp_timeout": _PATIENCE_S,
+        "remove_unused_columns": False,
+    }
+    if on_cpu and world_size > 1:
+        kwargs["ddp_backend"] = "gloo"
+    if settings.lora is False and settings.ds_config is None:
+        kwargs["ddp_find_unused_parameters"] = False
+    if settings.ds_config is not None:
+        kwargs["deepspeed"] = load_ds_config(settings.ds_config, settings, world_size)
+    try:
+        return TrainingArguments(**kwargs)
+    except ValueError as error:
+        raise SettingsError(f"the Trainer refuses these settings: {_one_line(error)}") from None
+
+
+def resolve_precision(settings: Settings, *, on_cpu: bool) -> str:
+    """`auto` becomes bf16 where the device has it, else fp32.
+
+    Raises:
+        SettingsError: for fp16 on a CPU, which has no fp16 training.
+    """
+    if settings.precision == "fp16" and on_cpu:
+        raise SettingsError("precision = 'fp16': a CPU cannot train in fp16; use bf16 or fp32")
+    if settings.precision != "auto":
+        return settings.precision
+    if on_cpu:
+        return "bf16"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Folder of prepared data, beside the run's results; safe to delete."""
+    return Path(settings.output_dir) / ".cache"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

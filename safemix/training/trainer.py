@@ -1,0 +1,83 @@
+"""The Trainer of a run: tracking, and checkpoints that survive what happens to runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from transformers import TrainerCallback
+
+from safemix.errors import CheckpointError
+from safemix.hosts.hf_trainer import SafeMixTrainer
+from safemix.tracking.tracker import Tracking
+from safemix.training.checkpoints import find_checkpoint, write_manifest
+
+_RENAMED = {
+    "loss": "train/loss",
+    "grad_norm": "train/grad_norm",
+    "learning_rate": "train/learning_rate",
+    "epoch": "train/epoch",
+}
+
+
+class RunTrainer(SafeMixTrainer):
+    """`SafeMixTrainer` with complete-or-absent checkpoints.
+
+    Args:
+        **kwargs: as for `SafeMixTrainer`.
+    """
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        step = self.state.global_step
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            if dist.is_available() and dist.is_initialized():
+                # Every rank has written its part before the checkpoint is declared complete.
+                dist.barrier()
+            if self.args.should_save:
+                write_manifest(folder, step=step, world_size=self.args.world_size)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(self._save_failed(folder, error)) from error
+
+    def _save_failed(self, folder: Path, error: Exception) -> str:
+        if self.args.should_save:
+            # What was half-written is of no use and takes the space that is missing.
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            last = find_checkpoint(folder.parent, lambda line: None)
+        except CheckpointError:
+            last = None
+        kept = f"the last complete one is {last.folder}" if last else "there is none before it"
+        reason = " ".join(str(error).split())[:160]
+        return (
+            f"checkpoint {folder} cannot be written ({reason}); {kept}: free disk space, then run "
+            "the same command again to go on from there"
+        )
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        super()._save(output_dir, state_dict)
+        # The Trainer adds a pickle of its arguments; settings.yaml says the same in plain text.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+
+class TrackingCallback(TrainerCallback):
+    """Hands every log of the Trainer to `Tracking`, under the field's names."""
+
+    def __init__(self, tracking: Tracking, show: Callable[[int, dict[str, float]], None]) -> None:
+        """`show` gets step and metrics as well, for the progress line."""
+        self._tracking, self._show = tracking, show
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Log one reading; the Trainer's closing summary, which has no loss, is left out."""
+        logs = kwargs.get("logs") or {}
+        if "loss" not in logs:
+            return
+        metrics = {_RENAMED.get(name, name): float(value) for name, value in logs.items()}
+        self._tracking.log(state.global_step, metrics)
+        self._show(state.global_step, metrics)
