@@ -11,7 +11,7 @@ from safemix.loading.sampler import SafeMixSampler
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def first_problem(
+def first_problem(  # noqa: PLR0911 - one return a culprit
     sampler: SafeMixSampler, step: int, everyone: Rows, num_replicas: int
 ) -> str | None:
     """Compare what all ranks saw in one optimizer step with the plan.
@@ -94,7 +94,7 @@ def _first_difference(sampler: SafeMixSampler, everyone: Rows, expected: Rows) -
         return ", ".join(pairs) + (", ..." if rows.shape[1] > 4 else "")
 
     return (
-        f"rank {rank} micro step {micro_step} trained on {told(everyone[rank, micro_step])} but the "
-        f"plan has {told(expected[rank, micro_step])}: another sampler, a shuffle, a dispatching "
-        "loader, or a position that was not restored"
+        f"rank {rank} micro step {micro_step} trained on {told(everyone[rank, micro_step])} but "
+        f"the plan has {told(expected[rank, micro_step])}: another sampler, a shuffle, a "
+        "dispatching loader, or a position that was not restored"
     )

@@ -22,7 +22,7 @@ from safemix.loading.sampler import SafeMixSampler
 from safemix.mixture import MixturePlan
 
 STATE_FILE = "safemix.json"
-_EXTRAS = ("padded", "wait_s")
+_EXTRAS = ("inputs", "wait_s")
 
 
 class SafeMixTrainer(Trainer):
@@ -76,6 +76,7 @@ class SafeMixTrainer(Trainer):
         self.guard = MixtureGuard(self.sampler, audit=audit, device=args.device)
         self.meter = SourceMeter(plan.sources, _EXTRAS)
         self._source: torch.Tensor | None = None
+        self._input_tokens: torch.Tensor | float = 0.0
         self._wait_s = 0.0
         self._read_at = (time.perf_counter(), 0)
         self._resume_rng: str | None = None
@@ -126,6 +127,7 @@ class SafeMixTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.training_step`; takes the rows' origin out of the batch first."""
         self._source = self.guard.take(inputs).source
+        self._input_tokens = inputs["attention_mask"].sum()
         return super().training_step(model, inputs, *args, **kwargs)
 
     # ---- loss ------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class SafeMixTrainer(Trainer):
         losses = token_losses(outputs["logits"], labels)
         if self._source is not None and losses.requires_grad:
             sums = sums_by_source(losses, labels, self._source, len(self.plan.sources))
-            self.meter.add(sums, padded=float(labels.numel()), wait_s=self._wait_s)
+            self.meter.add(sums, inputs=self._input_tokens, wait_s=self._wait_s)
             self._wait_s = 0.0
         total = losses.sum()
         if num_items_in_batch is None:
@@ -176,13 +178,14 @@ class SafeMixTrainer(Trainer):
         metrics: dict[str, float] = {}
         for name in self.plan.sources:
             side = "utility" if name == "task" else name
-            metrics[f"{side}/loss"] = read[name]["loss"]
+            if read[name]["tokens"]:
+                metrics[f"{side}/loss"] = read[name]["loss"]
             metrics[f"{side}/row_share"] = read[name]["rows"] / max(rows, 1)
             metrics[f"{side}/token_share"] = read[name]["tokens"] / max(tokens, 1)
             metrics[f"mix/passes/{name}"] = consumed.rows[name] / max(self.plan.sizes[name], 1)
         if "safety" in self.plan.sizes:
             metrics["mix/ratio"] = float(self.plan.ratio("safety", max(step - 1, 0)))
-        metrics["perf/tokens_per_s"] = read[""]["padded"] / elapsed
+        metrics["perf/tokens_per_s"] = read[""]["inputs"] / elapsed
         wait = read[""]["wait_s"] / self.args.world_size
         metrics["perf/data_wait_share"] = min(1.0, wait / elapsed)
         return metrics

@@ -78,17 +78,13 @@ class SourceMeter:
         self.sources, self.extras = sources, extras
         self._table: Tensor | None = None
 
-    def add(self, sums: SourceSums, **extras: float) -> None:
-        """Add one micro batch."""
-        known = [float(extras.get(name, 0.0)) for name in self.extras]
-        flat = torch.cat(
-            [
-                sums.loss,
-                sums.tokens,
-                sums.rows,
-                torch.tensor(known, dtype=torch.float64, device=sums.loss.device),
-            ]
-        )
+    def add(self, sums: SourceSums, **extras: float | Tensor) -> None:
+        """Add one micro batch; a tensor stays on its device, so nothing waits for it."""
+        known = [
+            torch.as_tensor(extras.get(name, 0.0), dtype=torch.float64, device=sums.loss.device)
+            for name in self.extras
+        ]
+        flat = torch.cat([sums.loss, sums.tokens, sums.rows, *(k.reshape(1) for k in known)])
         self._table = flat if self._table is None else self._table + flat
 
     def read(self) -> dict[str, dict[str, float]]:

@@ -1,1 +1,1 @@
-
+"""From rows to tensors: sampler, joined dataset, encoder, collate function."""

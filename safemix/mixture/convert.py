@@ -51,8 +51,8 @@ def row_share(
         share = asked * rest / (tokens["safety"] * (1 - asked) + asked * tokens["task"])
     if share + taken >= 1:
         raise PlanError(
-            f"ratio {float(asked):g} of {definition} would need {float(share):.3g} of all rows, more "
-            "than the other sources leave"
+            f"ratio {float(asked):g} of {definition} would need {float(share):.3g} of all "
+            "rows, more than the other sources leave"
         )
     return share.limit_denominator(10**9)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
 from safemix.errors import SettingsError
 from safemix.settings import Settings, accumulation_steps
 from safemix.training.ds_config import load_ds_config
+from safemix.training.models import resolve_precision, uses_cuda
 
 # One rank prepares the data while the others wait, and a large set takes longer than the half
 # hour after which a waiting rank gives up by default.
@@ -28,8 +28,8 @@ def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -
     Raises:
         SettingsError: if batch sizes, precision or the DeepSpeed config contradict the run.
     """
-    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
-    precision = resolve_precision(settings, on_cpu=on_cpu)
+    on_cpu = not uses_cuda(settings)
+    precision = resolve_precision(settings)
     kwargs: dict[str, Any] = {
         "output_dir": settings.output_dir,
         "per_device_train_batch_size": settings.micro_batch_size,
@@ -69,21 +69,6 @@ def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -
         return TrainingArguments(**kwargs)
     except ValueError as error:
         raise SettingsError(f"the Trainer refuses these settings: {_one_line(error)}") from None
-
-
-def resolve_precision(settings: Settings, *, on_cpu: bool) -> str:
-    """`auto` becomes bf16 where the device has it, else fp32.
-
-    Raises:
-        SettingsError: for fp16 on a CPU, which has no fp16 training.
-    """
-    if settings.precision == "fp16" and on_cpu:
-        raise SettingsError("precision = 'fp16': a CPU cannot train in fp16; use bf16 or fp32")
-    if settings.precision != "auto":
-        return settings.precision
-    if on_cpu:
-        return "bf16"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
 
 
 def cache_folder(settings: Settings) -> Path:

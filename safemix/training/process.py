@@ -30,6 +30,17 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def skip_shared_memory_op() -> None:
+    """Do not compile DeepSpeed's shared-memory all-reduce for CPUs.
+
+    Every rank would wait a minute for the compiler at the first start, and for ever if an
+    earlier start was killed while compiling and left its lock. Gloo does the same work.
+    """
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def say(text: str) -> None:
     """One line on stderr, from rank 0 only."""
     if rank() == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -50,13 +51,14 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, step: int, metrics: dict[str, float]) -> None:
+    def show(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Take the latest metrics."""
         if not self._enabled:
             return
         sides = (("task", "utility/loss"), ("safety", "safety/loss"))
-        losses = [f"{name} {metrics[key]:.3f}" for name, key in sides if key in metrics]
-        note = f"loss {', '.join(losses)}, {metrics.get('perf/tokens_per_s', 0):.0f} tokens/s"
+        known = {key: value for key, value in metrics.items() if value is not None}
+        losses = [f"{name} {known[key]:.3f}" for name, key in sides if key in known]
+        note = f"loss {', '.join(losses)}, {known.get('perf/tokens_per_s', 0):.0f} tokens/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=note)
             return

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
 
 from safemix.errors import CheckpointError, SettingsError
 from safemix.loading.collate import SafeMixCollator
@@ -31,8 +31,19 @@ from safemix.training.data import (
     quiet_datasets,
 )
 from safemix.training.ds_config import load_ds_config, zero_stage
-from safemix.training.models import load_model, load_tokenizer, resolve_model
-from safemix.training.process import end_distributed, rank, say, world_size
+from safemix.training.models import (
+    load_model,
+    load_tokenizer,
+    resolve_model,
+    resolve_precision,
+)
+from safemix.training.process import (
+    end_distributed,
+    rank,
+    say,
+    skip_shared_memory_op,
+    world_size,
+)
 from safemix.training.progress import Progress
 from safemix.training.trainer import RunTrainer, TrackingCallback
 
@@ -44,11 +55,14 @@ def run(settings: Settings) -> None:
         SafemixError: for anything a user can mend, one line each.
     """
     quiet_datasets()
+    # What "auto" means here is settled once, so that all that follows, the DeepSpeed config's
+    # check and settings.yaml included, speaks of the precision that is used.
+    settings = settings.model_copy(update={"precision": resolve_precision(settings)})
     output_dir = Path(settings.output_dir)
     _check_early(settings)
     checkpoint = choose_checkpoint(settings)
     model_path = resolve_model(settings.model)
-    tokenizer = load_tokenizer(model_path)
+    tokenizer = load_tokenizer(model_path, settings.model_revision)
     arguments = training_arguments(settings, world_size(), max_steps=-1)
     mark_universal(arguments, settings, checkpoint)
     mixture = _mixture(settings, tokenizer, arguments)
@@ -63,6 +77,8 @@ def run(settings: Settings) -> None:
         _prepare_folder(settings, output_dir, checkpoint)
         for note in mixture.notes:
             say(note)
+    if arguments.use_cpu and settings.ds_config is not None:
+        skip_shared_memory_op()
     with arguments.main_process_first(local=False):
         if rank() == 0 and checkpoint is not None and _is_elastic(settings, checkpoint):
             elastic.convert(checkpoint)
@@ -98,6 +114,7 @@ def _train(trainer: RunTrainer, settings: Settings, checkpoint: Checkpoint | Non
     )
     trainer.guard.resume(first)
     with Progress(first, trainer.args.max_steps, enabled=_bar(settings)) as progress:
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(TrackingCallback(tracking, progress.show))
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     target = output_dir / ("model" if settings.lora is False else "adapter")

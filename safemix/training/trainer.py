@@ -21,6 +21,8 @@ _RENAMED = {
     "learning_rate": "train/learning_rate",
     "epoch": "train/epoch",
 }
+# A source without a row in the reading has no loss; its key is there all the same, as null.
+_ALWAYS = ("utility/loss", "safety/loss")
 
 
 class RunTrainer(SafeMixTrainer):
@@ -69,7 +71,9 @@ class RunTrainer(SafeMixTrainer):
 class TrackingCallback(TrainerCallback):
     """Hands every log of the Trainer to `Tracking`, under the field's names."""
 
-    def __init__(self, tracking: Tracking, show: Callable[[int, dict[str, float]], None]) -> None:
+    def __init__(
+        self, tracking: Tracking, show: Callable[[int, dict[str, float | None]], None]
+    ) -> None:
         """`show` gets step and metrics as well, for the progress line."""
         self._tracking, self._show = tracking, show
 
@@ -78,6 +82,7 @@ class TrackingCallback(TrainerCallback):
         logs = kwargs.get("logs") or {}
         if "loss" not in logs:
             return
-        metrics = {_RENAMED.get(name, name): float(value) for name, value in logs.items()}
+        metrics: dict[str, float | None] = dict.fromkeys(_ALWAYS)
+        metrics |= {_RENAMED.get(name, name): float(value) for name, value in logs.items()}
         self._tracking.log(state.global_step, metrics)
         self._show(state.global_step, metrics)

@@ -86,9 +86,7 @@ def test_a_plain_loader_gives_tagged_rows(workers):
     sampler = make(ranks=2, micro=4)[1]
     sources = {"task": [{"id": i} for i in range(150)], "safety": [{"id": i} for i in range(20)]}
     data = MixedDataset(sources)
-    loader = DataLoader(
-        data, batch_size=4, sampler=sampler, collate_fn=list, num_workers=workers
-    )
+    loader = DataLoader(data, batch_size=4, sampler=sampler, collate_fn=list, num_workers=workers)
     batches = list(loader)
     assert all(len(batch) == 4 for batch in batches)
     for micro_step, batch in enumerate(batches):

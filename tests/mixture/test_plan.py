@@ -275,9 +275,7 @@ def test_other_definitions_of_the_ratio_are_converted():
     task = 1 - share - Fraction(1, 10)
     tokens = 60 * share / (60 * share + 400 * task + 100 * Fraction(1, 10))
     assert float(tokens) == pytest.approx(0.05, abs=1e-8)
-    moved = convert_ratio(
-        Linear(Fraction(1), Fraction(0), 10), "task", others=none, mean_tokens={}
-    )
+    moved = convert_ratio(Linear(Fraction(1), Fraction(0), 10), "task", others=none, mean_tokens={})
     assert moved == Linear(Fraction(1, 2), Fraction(0), 10)
     with pytest.raises(PlanError, match="leave"):
         row_share(Fraction(1, 2), "task", others={"g": Fraction(1)}, mean_tokens={})

@@ -150,7 +150,7 @@ def test_no_row_twice_within_a_pass_and_none_lost(task, safety, ratio, batch, se
 @many
 @given(st.data(), plans(most=3))
 def test_ratio_changes_replay_and_lose_nothing(data, made):
-    plan, ranks, micro = made
+    plan, _, _ = made
     batch, steps = plan.global_batch_size, 60
     changes = sorted(data.draw(st.lists(st.integers(0, steps), max_size=4)))
     before = [plan.step(t) for t in range(steps)]

@@ -1,0 +1,39 @@
+"""`safemix check`: is a settings file valid, and what does it come to?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    config: Annotated[Path, typer.Option("--config", "-c", help="Settings file (YAML).")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Overrides: key=value or a.b=value.")
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; also works out the gradient accumulation."),
+    ] = None,
+) -> None:
+    """Validate a settings file and its DeepSpeed config, and print the resolved settings."""
+    import yaml  # keeps `safemix --help` quick
+
+    from safemix.settings import accumulation_steps, load_settings
+    from safemix.training.ds_config import (
+        check_against_run,
+        find_ds_config,
+        read_ds_config,
+    )
+
+    settings = load_settings(config, overrides or [])
+    if settings.ds_config is not None:
+        ds_config = read_ds_config(settings.ds_config)
+        check_against_run(ds_config, settings, gpus, str(find_ds_config(settings.ds_config)))
+    tree = settings.model_dump(mode="json")
+    typer.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).rstrip())
+    if gpus is not None:
+        steps = accumulation_steps(settings, gpus)
+        typer.echo(f"# gradient accumulation with {gpus} processes: {steps}")

@@ -1,0 +1,65 @@
+"""Where a job's metrics go: `metrics.jsonl` always, Weights & Biases if it can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safemix.settings import TrackingSettings
+from safemix.tracking.metrics import MetricsLog
+from safemix.tracking.wandb_run import WandbRun
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Tracking:
+    """Logs the metrics of one job. Make one on each rank, enabled on rank 0 only.
+
+    Args:
+        settings: the tracking part of the settings.
+        output_dir: the job's folder.
+        config: the job's settings as plain data, shown in W&B.
+        resume_step: step the job goes on from; later lines of `metrics.jsonl` are removed.
+        enabled: whether this process logs at all.
+
+    Raises:
+        OSError: if `metrics.jsonl` cannot be written. Trouble with W&B is one warning line.
+    """
+
+    def __init__(
+        self,
+        settings: TrackingSettings,
+        output_dir: Path,
+        config: dict[str, Any],
+        resume_step: int = 0,
+        enabled: bool = True,
+    ) -> None:
+        self._metrics: MetricsLog | None = None
+        self._wandb: WandbRun | None = None
+        if enabled:
+            self._metrics = MetricsLog(output_dir / METRICS_FILE, resume_step)
+            self._wandb = WandbRun(settings, output_dir, config, resume_step)
+
+    @property
+    def wandb_dir(self) -> Path | None:
+        """Folder of the W&B run, or None if there is none."""
+        return self._wandb.directory if self._wandb else None
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Log metrics at an optimizer step.
+
+        Raises:
+            OSError: if `metrics.jsonl` cannot be written.
+        """
+        if self._metrics is not None:
+            self._metrics.log(step, metrics)
+        if self._wandb is not None:
+            self._wandb.log(step, metrics)
+
+    def close(self) -> None:
+        """End the logs. May be called twice."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._wandb is not None:
+            self._wandb.close()
