@@ -57,7 +57,7 @@ setup_environment() {
     if [ "$(cat "$VENV/safemix-$extras.stamp" 2>/dev/null)" != "$stamp" ]; then
         install_torch
         say "installing safemix and its tested packages (about a minute)"
-        pip install -q -c "$CONSTRAINTS" -e "$ROOT[$extras]" ||
+        pip install -qq -c "$CONSTRAINTS" -e "$ROOT[$extras]" ||
             die "the packages cannot be installed; pip says why above"
         echo "$stamp" >"$VENV/safemix-$extras.stamp"
     fi
@@ -76,12 +76,12 @@ install_torch() {
         fi
     fi
     say "installing $TORCH ($(gpu_kind))"
-    pip install -q "$TORCH" "${from[@]}" || die "torch cannot be installed; pip says why above"
+    pip install -qq "$TORCH" "${from[@]}" || die "torch cannot be installed; pip says why above"
 }
 
 # Whether a plain install would take a CPU build already.
 default_is_cpu() {
-    pip install -q --dry-run --no-deps --report - "$TORCH" 2>/dev/null | grep -q '"version": "[0-9.]*+cpu"'
+    pip install -qq --dry-run --no-deps --report - "$TORCH" 2>/dev/null | grep -q '"version": "[0-9.]*+cpu"'
 }
 
 free_port() {
