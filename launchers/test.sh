@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Sets up like quickstart.sh, then lints, checks types and runs the whole test suite.
+# The whole test suite: ruff, mypy, pytest, in the environment that quickstart.sh makes.
 #
-#   ./launchers/test.sh                 everything
-#   ./launchers/test.sh -k sampler      arguments go to pytest
+#   ./launchers/test.sh                       # everything
+#   ./launchers/test.sh -k sampler -x         # arguments go to pytest
+#
+# All checks run, also after one has failed; the exit code says whether all were good.
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-setup_environment deepspeed,dev,gguf,wandb
-cpu_environment
-cd "$ROOT"
-say "ruff"
-ruff check .
-ruff format --check .
-say "mypy"
-mypy
-say "pytest"
-exec python -m pytest "$@"
+setup_environment deepspeed,wandb,gguf,dev
+cd "$REPO"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
+
+failed=()
+check() {
+  say "$*"
+  "$@" || failed+=("$1")
+}
+check ruff check .
+check ruff format --check .
+check mypy
+check pytest "$@"
+if ((${#failed[@]})); then
+  die "not good: ${failed[*]}"
+fi

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemix.errors import CheckpointError, HostError
-from safemix.hosts import resume
+from safemix.hosts import collective, resume
 from safemix.hosts.guard import MixtureGuard
 from safemix.hosts.loss import IGNORED, SourceMeter, sums_by_source, token_losses
 from safemix.loading.collate import SafeMixCollator, take_origin
@@ -48,8 +48,12 @@ class SafeMixTrainer(Trainer):
         >>> trainer.train(resume_from_checkpoint=True)
     """
 
-    def __init__(self, *, plan: MixturePlan, audit: Path | None = None, **kwargs: Any) -> None:
-        args, dataset = kwargs["args"], kwargs.get("train_dataset")
+    def __init__(
+        self, *, plan: MixturePlan, audit: Path | str | None = None, **kwargs: Any
+    ) -> None:
+        args, dataset = kwargs.get("args"), kwargs.get("train_dataset")
+        if args is None:
+            raise HostError("SafeMixTrainer needs args, a TrainingArguments with the batch sizes")
         if not isinstance(dataset, MixedDataset):
             raise HostError(f"train_dataset is {type(dataset).__name__}; give a MixedDataset")
         if dataset.sizes != plan.sizes:
@@ -61,6 +65,8 @@ class SafeMixTrainer(Trainer):
         # argument of that name.
         args.remove_unused_columns = False
         if kwargs.get("data_collator") is None:
+            if kwargs.get("processing_class") is None:
+                raise HostError("give data_collator, or the tokenizer as processing_class")
             kwargs["data_collator"] = SafeMixCollator(kwargs["processing_class"])
         kwargs["compute_loss_func"] = self._loss_by_source
         super().__init__(**kwargs)
@@ -73,7 +79,7 @@ class SafeMixTrainer(Trainer):
             rank=args.process_index,
             view="global",
         )
-        self.guard = MixtureGuard(self.sampler, audit=audit, device=args.device)
+        self.guard = MixtureGuard(self.sampler, audit=audit)
         self.meter = SourceMeter(plan.sources, _EXTRAS)
         self._source: torch.Tensor | None = None
         self._input_tokens: torch.Tensor | float = 0.0
@@ -95,7 +101,7 @@ class SafeMixTrainer(Trainer):
             PlanError: if it belongs to other data, naming what differs.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            resume_from_checkpoint = self._last_checkpoint()
         if resume_from_checkpoint:
             self._restore_plan(Path(resume_from_checkpoint))
             # The sampler begins at the right step by itself; the Trainer would draw and drop
@@ -103,6 +109,16 @@ class SafeMixTrainer(Trainer):
             self.args.ignore_data_skip = True
             self._resume_rng = str(resume_from_checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+
+    def _last_checkpoint(self) -> str:
+        folder = Path(self.args.output_dir)
+        last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+        if last is None:
+            raise CheckpointError(
+                f"resume_from_checkpoint=True but {folder} has no checkpoint: leave it out to "
+                "start afresh"
+            )
+        return str(last)
 
     def _restore_plan(self, folder: Path) -> None:
         path = folder / STATE_FILE
@@ -162,7 +178,9 @@ class SafeMixTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As `Trainer.log`; a training log also gets the metrics of each source."""
-        if "loss" in logs:
+        # `should_log` stands on all ranks where the Trainer logs a step; a callback that logs a
+        # "loss" of its own, on one rank, must not start a collective.
+        if "loss" in logs and self.control.should_log:
             logs.update(self._mixture_metrics())
         super().log(logs, start_time)
 
@@ -203,6 +221,16 @@ class _Follow(TrainerCallback):
     def __init__(self, trainer: SafeMixTrainer) -> None:
         self._trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin where training begins, also in a second `train()`."""
+        guard = self._trainer.guard
+        if self._trainer._resume_rng and guard.step != state.global_step:
+            raise CheckpointError(
+                f"{self._trainer._resume_rng} has a plan of step {guard.step} but a trainer state "
+                f"of step {state.global_step}: it is damaged, use an older one"
+            )
+        guard.resume(state.global_step)
+
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Put the sampler where training is: `set_epoch` does not reach it after a resume."""
         self._trainer.sampler.set_step(state.global_step)
@@ -224,6 +252,11 @@ class _Follow(TrainerCallback):
 
 def _check_arguments(args: Any, plan: MixturePlan) -> None:
     ranks, micro = args.world_size, args.per_device_train_batch_size
+    if collective.ready() and collective.size() != ranks:
+        raise HostError(
+            f"{collective.size()} processes run but TrainingArguments sees {ranks}, so each would "
+            "train alone: on CPUs set use_cpu=True"
+        )
     given = args.gradient_accumulation_steps
     needed = plan.micro_steps(ranks, micro)
     if given != needed:
@@ -241,5 +274,12 @@ def _check_arguments(args: Any, plan: MixturePlan) -> None:
     for key in ("split_batches", "dispatch_batches"):
         if getattr(config, key, None):
             raise HostError(f"accelerator_config.{key} deals rows otherwise: set it to false")
+    if args.auto_find_batch_size:
+        raise HostError("auto_find_batch_size changes the micro batch: set it to false")
+    if args.train_sampling_strategy != "random":
+        raise HostError(
+            f"train_sampling_strategy {args.train_sampling_strategy!r} orders rows otherwise than "
+            "the plan: leave it at 'random', the plan's sampler takes its place"
+        )
     if args.label_smoothing_factor:
         raise HostError("label_smoothing_factor is not supported with loss per source: set it to 0")

@@ -9,6 +9,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from safemix.hosts import collective
+
 IGNORED = -100
 
 
@@ -95,9 +97,10 @@ class SourceMeter:
             `rows`; and under "" the extras.
         """
         width = 3 * len(self.sources) + len(self.extras)
-        table = self._table if self._table is not None else torch.zeros(width, dtype=torch.float64)
-        self._table = None
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        table, self._table = self._table, None
+        if table is None:
+            table = torch.zeros(width, dtype=torch.float64, device=collective.device())
+        if collective.size() > 1:
             dist.all_reduce(table)
         values = table.tolist()
         count = len(self.sources)

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safemix.errors import CheckpointError
+from safemix.errors import CheckpointError, SafemixError
 from safemix.hosts.guard import MixtureGuard
 from safemix.mixture import MixturePlan
 
+History = Sequence[Mapping[str, Any]]
+"""A plan's ratio history, as it stands in its state: `from_step` and `ratios` a change."""
 
-def write_state(
-    path: Path, guard: MixtureGuard, asked: Sequence[Mapping[str, Any]], **extra: Any
-) -> None:
+
+def write_state(path: Path, guard: MixtureGuard, asked: History, **extra: Any) -> None:
     """Write plan, position and the ratios asked for, atomically."""
     write_json(path, {**guard.state_dict(), "asked": list(asked), **extra})
 
@@ -30,10 +31,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     fresh.replace(path)
 
 
-def restored_plan(
-    saved: Mapping[str, Any], now: MixturePlan, asked: Sequence[Mapping[str, Any]]
-) -> MixturePlan:
+def restored_plan(saved: Mapping[str, Any], now: MixturePlan, asked: History) -> MixturePlan:
     """The checkpoint's plan, with ratios asked for anew set from the step it resumes at.
+
+    What was asked for is compared with what was asked for before, not with the ratio in force:
+    a ratio that a controller set during the run stays until somebody asks for another one. A
+    schedule asked for anew counts from the step it is set at.
 
     Args:
         saved: what `write_state` wrote.
@@ -45,18 +48,53 @@ def restored_plan(
         CheckpointError: if the state is damaged.
     """
     try:
-        state, step, before = saved["plan"], int(saved["step"]), saved["asked"]
-    except (KeyError, TypeError, ValueError):
+        state, step = saved["plan"], int(saved["step"])
+        due = _due(saved, _by_source(asked), step)
+        if due:
+            past = [change for change in state["history"] if change["from_step"] <= step]
+            state = {**state, "history": past}
+        plan = MixturePlan.from_state_dict(
+            state,
+            now.sizes,
+            fingerprints=now.fingerprints,
+            global_batch_size=now.global_batch_size,
+            seed=now.seed,
+        )
+    except SafemixError:
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise CheckpointError("the checkpoint's plan state is damaged: use an older one") from None
-    plan = MixturePlan.from_state_dict(
-        state,
-        now.sizes,
-        fingerprints=now.fingerprints,
-        global_batch_size=now.global_batch_size,
-        seed=now.seed,
-    )
-    if list(before) != list(asked):
-        for name, ratio in asked[0]["ratios"].items():
-            if before[0]["ratios"].get(name) != ratio:
-                plan.set_ratio(name, ratio, step)
+    for from_step, name, ratio in due:
+        plan.set_ratio(name, ratio, from_step)
     return plan
+
+
+def _by_source(history: History) -> dict[str, list[tuple[int, Any]]]:
+    """Per source its changes as (from_step, ratio), in order."""
+    result: dict[str, list[tuple[int, Any]]] = {}
+    for change in history:
+        for name, ratio in change["ratios"].items():
+            result.setdefault(name, []).append((int(change["from_step"]), ratio))
+    return result
+
+
+def _due(
+    saved: Mapping[str, Any], asked: Mapping[str, list[tuple[int, Any]]], step: int
+) -> list[tuple[int, str, Any]]:
+    """Changes to make from `step` on, as (from_step, source, ratio); none if none was asked for.
+
+    Of a source asked for anew the ratio due by `step` holds from there and later ones in their
+    time; of the others what the checkpoint has for later.
+    """
+    before = _by_source(saved["asked"])
+    changed = {name: changes for name, changes in asked.items() if changes != before.get(name)}
+    if not changed:
+        return []
+    todo = []
+    for name, changes in _by_source(saved["plan"]["history"]).items():
+        if name not in changed:
+            todo += [(at, name, ratio) for at, ratio in changes if at > step]
+    for name, changes in changed.items():
+        todo += [(step, name, ratio) for at, ratio in changes if at <= step][-1:]
+        todo += [(at, name, ratio) for at, ratio in changes if at > step]
+    return sorted(todo, key=lambda change: change[0])

@@ -9,7 +9,7 @@ import numpy as np
 import torch.distributed as dist
 from torch.utils.data import Dataset, DistributedSampler
 
-from safemix.errors import PlanError
+from safemix.errors import HostError, PlanError
 from safemix.mixture import MixturePlan
 
 View = Literal["rank", "global"]
@@ -30,8 +30,9 @@ class SafeMixSampler(DistributedSampler[int]):
 
     The position is a number of optimizer steps. `set_epoch(e)` moves to the first step of epoch
     `e`; `set_step(k)` to any step, for a resume: the next iterator begins there and ends with
-    the epoch that holds it, also if `set_epoch` is called for that same epoch in between, as
-    training loops do. An iterator already running is not moved.
+    the epoch that holds it. A loop that then calls `set_epoch` as it always does is right too:
+    the epochs before that one are empty, that one begins at `k`, the later ones are whole. An
+    iterator already running is not moved.
 
     Args:
         plan: the plan.
@@ -65,6 +66,7 @@ class SafeMixSampler(DistributedSampler[int]):
         steps_per_epoch: int | None = None,
     ) -> None:
         ready = dist.is_available() and dist.is_initialized()
+        self._made_early = num_replicas is None and not ready
         if num_replicas is None:
             num_replicas = dist.get_world_size() if ready else 1
         if rank is None:
@@ -80,7 +82,10 @@ class SafeMixSampler(DistributedSampler[int]):
         self.accumulation_steps = plan.micro_steps(num_replicas, micro_batch_size)
         self.steps_per_epoch = steps_per_epoch or plan.steps_per_epoch
         self.step = 0
-        self._resumes = False
+        self._resumes = False  # `step` was set and no iterator has begun there yet
+        self._done_epoch = False  # the loop is still in an epoch before the one of `step`
+        self._drawn = 0
+        self._changes = 0
         self._starts = np.cumsum([0, *list(plan.sizes.values())[:-1]], dtype=np.int64)
         per_step = plan.global_batch_size
         self.total_size = self.steps_per_epoch * per_step
@@ -90,12 +95,22 @@ class SafeMixSampler(DistributedSampler[int]):
         return self.num_samples
 
     def __iter__(self) -> Iterator[int]:
-        first, self._resumes = self.step, False
-        stop = (first // self.steps_per_epoch + 1) * self.steps_per_epoch
+        self._check_made_in_time()
+        if self._resumes and self._done_epoch:
+            return
+        step, self._resumes = self.step, False
+        stop = (step // self.steps_per_epoch + 1) * self.steps_per_epoch
         rows = self.plan.global_batch_size // (self.num_replicas if self.view == "rank" else 1)
         chunk = max(1, _CHUNK_ROWS // rows)
-        for start in range(first, stop, chunk):
-            yield from self.indices(start, min(start + chunk, stop)).tolist()
+        while step < stop:
+            ahead = self.indices(step, min(step + chunk, stop)).tolist()
+            changes = self._changes
+            for begin in range(0, len(ahead), rows):
+                step += 1
+                self._drawn = step
+                yield from ahead[begin : begin + rows]
+                if self._changes != changes:
+                    break  # what was computed ahead is of the ratio before
 
     def indices(self, start: int, stop: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Indices of steps start..stop - 1 in the order in which they are yielded: int64[n]."""
@@ -108,11 +123,12 @@ class SafeMixSampler(DistributedSampler[int]):
         return (self._starts[source] + row).ravel()
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to the first step of an epoch; keeps a resume position inside that epoch."""
-        if self._resumes and epoch == self.epoch:
+        """Move to the first step of an epoch; keeps a position that `set_step` set."""
+        if self._resumes and epoch <= self.epoch:
+            self._done_epoch = epoch < self.epoch
             return
         self.epoch = epoch
-        self._resumes = False
+        self._resumes = self._done_epoch = False
         self.step = epoch * self.steps_per_epoch
 
     def set_step(self, step: int) -> None:
@@ -121,7 +137,28 @@ class SafeMixSampler(DistributedSampler[int]):
             raise PlanError(f"step {step} is below 0")
         self.step = step
         self.epoch = step // self.steps_per_epoch
-        self._resumes = True
+        self._resumes, self._done_epoch = True, False
+        self._drawn = step
+
+    def set_ratio(self, source: str, ratio: Any) -> int:
+        """Give `source` another ratio from the first step that no loader has drawn from yet.
+
+        A loader draws ahead of training, so a change for the very next step would miss rows that
+        wait in its queues. Call it on every rank at the same step, with the same ratio.
+
+        Args:
+            source: any source but the one that takes the rest.
+            ratio: a number, `Fraction`, text or schedule, see `MixturePlan`.
+
+        Returns:
+            The step from which the ratio holds.
+
+        Raises:
+            PlanError: for an unknown source or an illegal ratio.
+        """
+        self.plan.set_ratio(source, ratio, self._drawn)
+        self._changes += 1
+        return self._drawn
 
     def state_dict(self) -> dict[str, Any]:
         """Plan and position; the position is what was set, not what a loader has prefetched."""
@@ -141,6 +178,16 @@ class SafeMixSampler(DistributedSampler[int]):
             seed=self.plan.seed,
         )
         self.set_step(state["step"])
+
+    def _check_made_in_time(self) -> None:
+        if not (self._made_early and dist.is_available() and dist.is_initialized()):
+            return
+        if dist.get_world_size() != self.num_replicas:
+            raise HostError(
+                f"the sampler was made for {self.num_replicas} ranks but {dist.get_world_size()} "
+                "train: make it after torch.distributed is initialised, or pass num_replicas and "
+                "rank"
+            )
 
 
 class _Length(Dataset[int]):

@@ -1,1 +1,1 @@
-
+"""What is logged and how: `metrics.jsonl` always, W&B if wanted, curves and a summary."""

@@ -57,31 +57,34 @@ def _draw_losses(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) ->
     colours = {"utility/loss": _UTILITY, "safety/loss": _SAFETY}
     for name in names:
         values = _column(lines, name)
-        _draw(axes, steps, values, trailing_mean(values), colours.get(name, _OTHER), name)
+        _draw(
+            axes, steps, values, trailing_mean(values), colour=colours.get(name, _OTHER), label=name
+        )
     axes.set_title("Loss of each source (faint: every reading, bold: running mean)", loc="left")
     axes.set_ylabel("loss per trained token")
 
 
 def _draw_shares(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) -> None:
     # Since the start, not a window: the promise is that the share of all rows stays exact.
-    for name, colour, label in (
-        ("safety/row_share", _SAFETY, "rows, since the start"),
-        ("safety/token_share", _OTHER, "trained tokens, since the start"),
-    ):
-        values = _column(lines, name)
-        _draw(axes, steps, values, mean_since_start(steps, values), colour, label)
+    rows, tokens = _column(lines, "safety/row_share"), _column(lines, "safety/token_share")
+    done = mean_since_start(steps, rows)
+    _draw(axes, steps, rows, done, colour=_SAFETY, label="rows, mean so far")
+    if _any(tokens):
+        x, y = _thin(steps, mean_since_start(steps, tokens))
+        label = "trained tokens, mean so far"
+        axes.plot(x, y, color=_OTHER, linewidth=2.0, label=label, **_dot(x, "o"))
     asked = _column(lines, "mix/ratio")
-    if np.isfinite(asked).any():
+    if _any(asked):
         x, y = _thin(steps, asked)
-        axes.plot(x, y, color="black", linewidth=1.2, linestyle=(0, (4, 3)), label="rows, asked")
-    axes.set_title("Safety share (faint: every reading)", loc="left")
+        axes.plot(x, y, "--", color="black", linewidth=1.2, label="rows, asked", **_dot(x, "_"))
+    axes.set_title("Safety share (faint: rows of every reading)", loc="left")
     axes.set_ylabel("share of the mixture")
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
 
 
 def _draw_speed(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) -> None:
     values = _column(lines, "perf/tokens_per_s")
-    _draw(axes, steps, values, trailing_mean(values), _GREY, "running mean")
+    _draw(axes, steps, values, trailing_mean(values), colour=_GREY, label="running mean")
     wait = _column(lines, "perf/data_wait_share")
     waited = f", {np.nanmean(wait):.1%} of the time waiting for data" if _any(wait) else ""
     axes.set_title(f"Speed{waited}", loc="left")
@@ -90,20 +93,24 @@ def _draw_speed(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) -> 
 
 
 def _draw(
-    axes: Axes, steps: Numbers, raw: Numbers, smooth: Numbers, colour: str, label: str
+    axes: Axes, steps: Numbers, raw: Numbers, smooth: Numbers, *, colour: str, label: str
 ) -> None:
     """Faint readings with a bold line over them; one reading alone is a dot."""
-    if not _any(raw):
-        return
     seen = np.isfinite(raw)
+    if not seen.any():
+        return
     x, low, high = _band(steps[seen], raw[seen])
     if low is high:
         axes.plot(x, low, color=colour, alpha=0.3, linewidth=0.9)
     else:
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-    marker = "o" if seen.sum() == 1 else ""
     x, y = _thin(steps[seen], smooth[seen])
-    axes.plot(x, y, color=colour, linewidth=2.0, label=label, marker=marker, markersize=6)
+    axes.plot(x, y, color=colour, linewidth=2.0, label=label, **_dot(x, "o"))
+
+
+def _dot(steps: Numbers, marker: str) -> dict[str, Any]:
+    """A line of one point is invisible without a marker."""
+    return {"marker": marker, "markersize": 7} if len(steps) == 1 else {}
 
 
 def _dress(axes: Axes, steps: Numbers) -> None:
@@ -119,7 +126,7 @@ def _dress(axes: Axes, steps: Numbers) -> None:
     if axes.lines:
         low, high = axes.get_ylim()
         axes.set_ylim(min(0.0, low) if low >= 0 else low, high)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(fontsize=9, framealpha=0.75, edgecolor="none")
     else:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", color=_GREY)
 

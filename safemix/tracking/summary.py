@@ -24,7 +24,7 @@ class Summary:
         steps: the last optimizer step.
         ratio_asked: mean share of safety rows that the plan was asked for.
         ratio_done: share of safety rows over all logged steps.
-        token_share: share of safety tokens among the trained tokens, over all logged steps.
+        token_share: share of safety tokens among a step's trained tokens, mean over the steps.
         losses: source -> mean loss of the first and of the last readings (see `averaged`).
         averaged: readings in each of these two means.
         tokens_per_s: median over the readings after the first.
@@ -114,7 +114,7 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("safety share of trained tokens", _percent(summary.token_share)))
     ends = "first → last step"
     if summary.averaged > 1:
-        ends = f"mean of first → last {summary.averaged} readings"
+        ends = f"means of {summary.averaged} readings"
     for source, (first, last) in summary.losses.items():
         rows.append((f"{source} loss", f"{first:.3f} → {last:.3f}  ({ends})"))
     if summary.tokens_per_s is not None:

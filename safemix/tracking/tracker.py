@@ -49,13 +49,16 @@ class Tracking:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Log metrics at an optimizer step.
 
+        The loss of a source that had no row is written as null: NaN would look like a fault.
+
         Raises:
             OSError: if `metrics.jsonl` cannot be written.
         """
+        known = {name: None if _is_idle(name, metrics) else metrics[name] for name in metrics}
         if self._metrics is not None:
-            self._metrics.log(step, metrics)
+            self._metrics.log(step, known)
         if self._wandb is not None:
-            self._wandb.log(step, metrics)
+            self._wandb.log(step, {k: v for k, v in known.items() if v is not None})
 
     def close(self) -> None:
         """End the logs. May be called twice."""
@@ -63,3 +66,9 @@ class Tracking:
             self._metrics.close()
         if self._wandb is not None:
             self._wandb.close()
+
+
+def _is_idle(name: str, metrics: Mapping[str, Any]) -> bool:
+    """Whether `name` is the loss of a source of which there was no row."""
+    source, slash, last = name.rpartition("/")
+    return bool(slash) and last == "loss" and metrics.get(f"{source}/row_share") == 0

@@ -12,9 +12,11 @@ from safemix.settings import Settings, accumulation_steps
 from safemix.training.ds_config import load_ds_config
 from safemix.training.models import resolve_precision, uses_cuda
 
-# One rank prepares the data while the others wait, and a large set takes longer than the half
-# hour after which a waiting rank gives up by default.
-_PATIENCE_S = 4 * 3600
+# Ranks wait in a collective while one writes the model: longer than the usual half hour for a
+# large one on a slow disk.
+_PATIENCE_S = 3600
+# A checkpoint at the last step alone: the Trainer adds that one to those at multiples of this.
+_ONLY_AT_THE_END = 2**40
 
 
 def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -> TrainingArguments:
@@ -43,9 +45,9 @@ def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -
         "seed": settings.seed % 2**32,
         "logging_steps": settings.logging_steps,
         "logging_nan_inf_filter": False,
-        "save_strategy": "steps" if settings.save_steps else "no",
-        "save_steps": settings.save_steps or 500,
-        "save_total_limit": settings.save_total_limit,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps or _ONLY_AT_THE_END,
+        "save_total_limit": None,  # RunTrainer deletes old ones, once the new one is complete
         "dataloader_num_workers": settings.num_workers,
         "dataloader_pin_memory": not on_cpu,
         "gradient_checkpointing": False,  # models.load_model turns it on, PEFT's way included

@@ -12,8 +12,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,30 @@ class Checkpoint:
     folder: Path
     step: int
     world_size: int
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that may not change when training goes on from here."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for other ranks."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Checkpoint:
+        """From `to_json`."""
+        return cls(**{**tree, "folder": Path(tree["folder"])})
 
 
-def write_manifest(folder: Path, *, step: int, world_size: int) -> None:
+def write_manifest(
+    folder: Path, *, step: int, world_size: int, fixed: Mapping[str, Any] | None = None
+) -> None:
     """Declare a checkpoint complete: call it on one rank after all ranks have written."""
     files = {
         str(path.relative_to(folder)): _digest(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    write_json(folder / MANIFEST, {"step": step, "world_size": world_size, "files": files})
+    content = {"step": step, "world_size": world_size, "fixed": dict(fixed or {}), "files": files}
+    write_json(folder / MANIFEST, content)
 
 
 def find_checkpoint(output_dir: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -83,7 +97,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
         files, step = manifest["files"], int(manifest["step"])
-        ranks = int(manifest["world_size"])
+        ranks, fixed = int(manifest["world_size"]), dict(manifest.get("fixed", {}))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}: it is no complete checkpoint") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -96,20 +110,46 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             raise CheckpointError(f"{path} is missing")
         if _digest(path) != expected:
             raise CheckpointError(f"{path} is damaged: its content is not what was written")
-    return Checkpoint(folder, step, ranks)
+    return Checkpoint(folder, step, ranks, fixed)
+
+
+def check_fixed(checkpoint: Checkpoint, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with settings that do not fit what the checkpoint holds.
+
+    Raises:
+        CheckpointError: naming the setting, its value now and then.
+    """
+    for name, then in checkpoint.fixed.items():
+        if name in now and now[name] != then:
+            raise CheckpointError(
+                f"{name} is {now[name]} but {checkpoint.folder} was made with {then}: set it "
+                "back, or start a new output_dir"
+            )
+
+
+def rotate(output_dir: Path, keep: int | None) -> None:
+    """Delete the oldest complete checkpoints beyond `keep`; call it on one rank.
+
+    It is called when the newest one is complete, so a run always has `keep` to fall back on.
+    """
+    complete = [(n, path) for n, path in _numbered(output_dir) if (path / MANIFEST).exists()]
+    for _, folder in sorted(complete)[: -keep if keep else 0]:
+        # Without its manifest a half-deleted checkpoint is not taken for a damaged one.
+        (folder / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_after(output_dir: Path, step: int) -> None:
     """Make room for the checkpoints to come; call it on one rank before training.
 
-    Unfinished checkpoints are removed. Later ones that were passed over as damaged are renamed,
-    so that they are neither mistaken for good ones nor lost.
+    Unfinished checkpoints are removed. Later complete ones that were passed over are renamed,
+    so that they are neither mistaken for this run's nor lost.
     """
     for number, folder in _numbered(output_dir):
         if not (folder / MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
         elif number > step:
-            aside = folder.with_name(f"damaged-{folder.name}")
+            aside = folder.with_name(f"unused-{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
 

@@ -41,11 +41,11 @@ def source_settings(settings: Settings) -> dict[str, SourceSettings]:
     return named | dict(sorted(settings.sources.items()))
 
 
-def prepare_sources(settings: Settings, encoder: Encoder, cache: Path) -> Path:
+def prepare_sources(settings: Settings, encoder: Encoder, cache: Path) -> str:
     """Read and encode all sources; one process of a machine does this for the others.
 
     Returns:
-        A manifest that `load_mixture` reads; it lies in `cache`.
+        The text of the manifest that `load_mixture` reads; it lies in `cache`.
 
     Raises:
         DataError: for a source that cannot be read or has no usable row.
@@ -62,7 +62,7 @@ def prepare_sources(settings: Settings, encoder: Encoder, cache: Path) -> Path:
         }
     path = manifest_path(settings, cache)
     write_json(path, entries)
-    return path
+    return path.read_text("utf-8")
 
 
 def manifest_path(settings: Settings, cache: Path) -> Path:

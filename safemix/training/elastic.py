@@ -8,6 +8,7 @@ not depend on the number of ranks.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -32,6 +33,8 @@ def convert(checkpoint: Checkpoint) -> None:
     done = folder / "latest_universal"
     if done.exists() and done.read_text("utf-8").strip() == target.name and target.is_dir():
         return
+    done.unlink(missing_ok=True)
+    shutil.rmtree(target, ignore_errors=True)  # what a conversion that was cut short has left
     command = [
         sys.executable,
         "-m",

