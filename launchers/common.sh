@@ -192,7 +192,9 @@ start_job() {
   local -a where=(--num_gpus "$processes")
   if [[ -n "${CUDA_VISIBLE_DEVICES:-}" && "${DEVICE:-}" != cpu ]]; then
     # Given a number, deepspeed would forget which GPUs it may use.
-    where=(--include "localhost:$(list_gpus | head -n "$processes" | paste -sd, -)")
+    local -a gpus
+    mapfile -t gpus < <(list_gpus)
+    where=(--include "localhost:$(IFS=,; echo "${gpus[*]:0:processes}")")
   fi
   prepare_processes "$processes"
   case "${LAUNCHER:-deepspeed}" in
@@ -206,12 +208,10 @@ start_job() {
       ;;
     accelerate)
       # Precision, batch sizes and DeepSpeed come from the settings: it only starts processes.
-      local -a kind=()
-      if [[ "${DS_ACCELERATOR:-}" == cpu ]]; then
-        kind=(--cpu --num_cpu_threads_per_process "$OMP_NUM_THREADS")
-      elif ((processes > 1)); then
-        kind=(--multi_gpu)
-      fi
+      # --multi_gpu is its word for several processes, on a CPU too. Not --cpu: that starts one
+      # process and makes it leave DeepSpeed out.
+      local -a kind=(--num_cpu_threads_per_process "$OMP_NUM_THREADS")
+      if ((processes > 1)); then kind+=(--multi_gpu); fi
       exec accelerate launch --num_processes "$processes" --num_machines 1 --mixed_precision no \
         --dynamo_backend no --main_process_port "$port" "${kind[@]}" \
         "$REPO/launchers/train.py" "$@"

@@ -79,14 +79,20 @@ class SourceMeter:
     def __init__(self, sources: tuple[str, ...], extras: tuple[str, ...] = ()) -> None:
         self.sources, self.extras = sources, extras
         self._table: Tensor | None = None
+        self._numbers = dict.fromkeys(extras, 0.0)
 
     def add(self, sums: SourceSums, **extras: float | Tensor) -> None:
         """Add one micro batch; a tensor stays on its device, so nothing waits for it."""
-        known = [
-            torch.as_tensor(extras.get(name, 0.0), dtype=torch.float64, device=sums.loss.device)
-            for name in self.extras
-        ]
-        flat = torch.cat([sums.loss, sums.tokens, sums.rows, *(k.reshape(1) for k in known)])
+        parts = [sums.loss, sums.tokens, sums.rows]
+        for name in self.extras:
+            value = extras.get(name, 0.0)
+            if isinstance(value, Tensor):
+                parts.append(value.to(sums.loss.device, torch.float64).reshape(1))
+            else:
+                # Copying a number to a GPU would wait for all that is queued there: `read` does.
+                self._numbers[name] += value
+                parts.append(sums.loss.new_zeros(1))
+        flat = torch.cat(parts)
         self._table = flat if self._table is None else self._table + flat
 
     def read(self) -> dict[str, dict[str, float]]:
@@ -100,6 +106,9 @@ class SourceMeter:
         table, self._table = self._table, None
         if table is None:
             table = torch.zeros(width, dtype=torch.float64, device=collective.device())
+        if self.extras:
+            table[3 * len(self.sources) :] += table.new_tensor(list(self._numbers.values()))
+            self._numbers = dict.fromkeys(self.extras, 0.0)
         if collective.size() > 1:
             dist.all_reduce(table)
         values = table.tolist()

@@ -102,17 +102,6 @@ def shared(work: Callable[[], Any], leader: int = 0) -> Any:
     return result
 
 
-def skip_shared_memory_op() -> None:
-    """Do not compile DeepSpeed's shared-memory all-reduce for CPUs.
-
-    Every rank would wait a minute for the compiler at the first start, and for ever if an
-    earlier start was killed while compiling and left its lock. Gloo does the same work.
-    """
-    import deepspeed.ops
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
-
 def say(text: str) -> None:
     """One line on stderr, from rank 0 only."""
     if rank() == 0:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from transformers.utils import logging as hf_logging
 
 from safemix.errors import CheckpointError, DataError, SafemixError, SettingsError
+from safemix.hosts.deepspeed_engine import skip_shared_memory_op
 from safemix.loading.collate import SafeMixCollator
 from safemix.loading.encode import Encoder
 from safemix.mixture import MixturePlan
@@ -41,7 +42,6 @@ from safemix.training.process import (
     rank,
     say,
     shared,
-    skip_shared_memory_op,
     world_size,
 )
 from safemix.training.progress import Progress
