@@ -14,10 +14,9 @@ setup_environment deepspeed,wandb,gguf
 cd "$REPO"
 
 processes="$(default_processes)"
-if [[ -z "${NUM_PROCESSES:-}" && "$processes" -gt 4 ]]; then
-  processes=4 # its global batch of 8 rows, 2 a process, is not for more
-elif [[ -z "${NUM_PROCESSES:-}" && "$processes" == 3 ]]; then
-  processes=2
-fi
+# The settings' micro batch is 2: the smallest global batch of at least 8 rows that all share.
+rows=$((processes * 2))
+batch=$(((8 + rows - 1) / rows * rows))
 say "fine-tuning with $processes processes; results go to runs/quickstart unless you say otherwise"
-start_job "$processes" --config launchers/configs/quickstart.yaml "$@"
+start_job "$processes" --config launchers/configs/quickstart.yaml \
+  --global_batch_size "$batch" "$@"

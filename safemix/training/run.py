@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def run(settings: Settings) -> None:
     # check and settings.yaml included, speaks of the precision that is used.
     settings = settings.model_copy(update={"precision": resolve_precision(settings)})
     output_dir = Path(settings.output_dir)
-    _check_early(settings)
+    check_early(settings)
     model_path = resolve_model(settings.model, revision=settings.model_revision)
     tokenizer = load_tokenizer(model_path, settings.model_revision)
     if settings.ds_config is not None:
@@ -168,11 +169,17 @@ def _bar(settings: Settings) -> bool:
     return rank() == 0 and settings.tracking.progress_bar
 
 
-def _check_early(settings: Settings) -> None:
+def check_early(settings: Settings) -> None:
     """Find what contradicts itself before anything is downloaded or started."""
     accumulation_steps(settings, world_size())
     if settings.ds_config is not None:
         load_ds_config(settings.ds_config, settings, world_size())
+        if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes"):
+            raise SettingsError(
+                "accelerate launch --cpu leaves DeepSpeed out, but ds_config is "
+                f"{settings.ds_config!r}: start without --cpu (device: cpu in the settings keeps "
+                "off the GPUs), or set ds_config: null"
+            )
     if settings.epochs is None and settings.max_steps is None:
         raise SettingsError("give epochs or max_steps: the run has no length")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,10 @@ def test_real_wandb_offline_keeps_what_is_logged_after_a_resume(tmp_path, monkey
         assert folder is not None
         records = list(folder.glob("run-*.wandb"))
         assert len(records) == 1
+        # Its own process writes the file, and may be a moment behind.
+        until = time.monotonic() + 30
+        while records[0].read_bytes().count(b"safety/loss") < 3 and time.monotonic() < until:
+            time.sleep(0.1)
         content = records[0].read_bytes()
         assert content.count(b"safety/loss") >= 3
         assert STEP.encode() in content

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from safemix.errors import CheckpointError, SafemixError, SettingsError
+from safemix.settings import parse_settings
 from safemix.training import outputs
 from safemix.training.checkpoints import (
     MANIFEST,
@@ -20,6 +21,7 @@ from safemix.training.checkpoints import (
 )
 from safemix.training.main import overrides, read_arguments
 from safemix.training.process import known_failure, lost_peer, plain_words, shared
+from safemix.training.run import check_early
 
 
 def checkpoint(run: Path, step: int, *, complete: bool = True) -> Path:
@@ -147,3 +149,11 @@ def test_shared_in_a_single_process() -> None:
     assert shared(lambda: {"step": 3}) == {"step": 3}
     with pytest.raises(SettingsError):
         shared(lambda: overrides(["x"]))
+
+
+def test_a_launcher_that_leaves_deepspeed_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")  # what `accelerate launch --cpu` sets
+    given = {"model": "tiny", "task": "builtin:task", "safety": "builtin:safety", "max_steps": 1}
+    with pytest.raises(SettingsError, match="--cpu leaves DeepSpeed out"):
+        check_early(parse_settings({**given, "ds_config": "zero3"}))
+    check_early(parse_settings({**given, "ds_config": None}))
