@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from safemix.mixture import MixturePlan
-
 if TYPE_CHECKING:
     from safemix.hosts.deepspeed_engine import EngineGuard
     from safemix.hosts.guard import MixtureGuard
@@ -14,6 +12,7 @@ if TYPE_CHECKING:
     from safemix.loading.collate import SafeMixCollator, take_origin
     from safemix.loading.dataset import MixedDataset
     from safemix.loading.sampler import SafeMixSampler
+    from safemix.mixture.plan import MixturePlan
 
 __version__ = "0.1.0"
 
@@ -28,11 +27,12 @@ __all__ = [
     "take_origin",
 ]
 
-# Loaded when first asked for: torch and transformers take seconds, and the plan needs neither.
+# Loaded when first asked for: torch and transformers take seconds, the command line needs neither.
 _LATE = {
     "EngineGuard": "safemix.hosts.deepspeed_engine",
     "MixedDataset": "safemix.loading.dataset",
     "MixtureGuard": "safemix.hosts.guard",
+    "MixturePlan": "safemix.mixture.plan",
     "SafeMixCollator": "safemix.loading.collate",
     "SafeMixSampler": "safemix.loading.sampler",
     "SafeMixTrainer": "safemix.hosts.hf_trainer",
