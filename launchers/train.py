@@ -12,7 +12,15 @@ Any key of the settings can be given as `--key value`, inner keys with dots (`--
 
 from __future__ import annotations
 
-from safemix.training.main import main
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("safemix") is None:
+    # Not installed: take the package of the checkout that this file lies in.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from safemix.training.main import main  # noqa: E402
 
 if __name__ == "__main__":
     main()
