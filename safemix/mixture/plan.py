@@ -237,6 +237,9 @@ class MixturePlan:
     def set_ratio(self, source: str, ratio: Any, from_step: int) -> None:
         """Give `source` another ratio from `from_step` on; rows before it stay as they are.
 
+        A sampler that is being iterated has drawn ahead: there, use `SafeMixSampler.set_ratio`,
+        which finds the first step that is still open.
+
         Args:
             source: any source but the one that takes the rest.
             ratio: as for the constructor; a schedule counts from `from_step`.
