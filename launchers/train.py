@@ -20,7 +20,7 @@ if importlib.util.find_spec("safemix") is None:
     # Not installed: take the package of the checkout that this file lies in.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from safemix.training.main import main  # noqa: E402
+from safemix.training.main import main
 
 if __name__ == "__main__":
     main()

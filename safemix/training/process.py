@@ -109,7 +109,9 @@ def say(text: str) -> None:
 
 
 def quieten() -> None:
-    """Keep libraries from speaking once a rank."""
+    """Keep libraries from speaking once a rank; call it before torch is imported."""
+    # When one rank leaves with a message, the others' C++ side prints stack frames about it.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     warnings.filterwarnings("ignore")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("deepspeed", "DeepSpeed", "torch.distributed", "accelerate", "datasets", "peft"):
