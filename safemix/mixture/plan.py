@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from safemix.errors import PlanError
 from safemix.mixture import layout, state
-from safemix.mixture.permutation import key_from, permute
+from safemix.mixture.permutation import key_from
 from safemix.mixture.ratio import ratio_from
+from safemix.mixture.rows import resolve
 from safemix.mixture.timeline import Timeline
 from safemix.mixture.views import Consumed, Grid, Step
 
@@ -71,7 +72,7 @@ class MixturePlan:
         self.fingerprints = dict(fingerprints or {})
         named = {name: ratio_from(value, f"ratio of {name}") for name, value in ratios.items()}
         self._rest = state.rest_source(self.sources, named)
-        self._keys = [key_from(self.seed, name) for name in self.sources]
+        self._sizes_and_keys = [(n, key_from(self.seed, name)) for name, n in self.sizes.items()]
         self._layout_key = key_from(self.seed, "layout", *self.sources)
         named.pop(self.sources[self._rest], None)
         state.check_ratios(self.sizes, named)
@@ -87,7 +88,7 @@ class MixturePlan:
         cumulative = self.cumulative(step, step + 1)
         counts = np.diff(cumulative, axis=0)[0]
         index = layout.spread(counts)[None, :]
-        source, row = self._resolve(cumulative, index)
+        source, row = resolve(cumulative, index, self._sizes_and_keys)
         named = {name: int(n) for name, n in zip(self.sources, counts, strict=True)}
         return Step(source[0], row[0], named)
 
@@ -151,30 +152,7 @@ class MixturePlan:
         cumulative = self.cumulative(start, stop)
         starts = layout.first_cells(cumulative, start, cells, self._layout_key)
         index = layout.deal(starts, chosen, cells, micro_batch_size)
-        return self._resolve(cumulative, index)
-
-    def _resolve(
-        self, cumulative: NDArray[np.int64], index: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
-        """Source and row of indices within steps; `index` is int64[T, ...]."""
-        steps = index.shape[0]
-        bounds = np.cumsum(np.diff(cumulative, axis=0), axis=1)
-        flat = index.reshape(steps, -1)
-        source = np.zeros(flat.shape, dtype=np.int8)
-        for s in range(len(self.sources) - 1):
-            source += flat >= bounds[:, s : s + 1]
-        row = np.empty(flat.shape, dtype=np.int64)
-        for s, name in enumerate(self.sources):
-            at_step, _ = where = np.nonzero(source == s)
-            if not at_step.size:
-                continue
-            first = bounds[at_step, s - 1] if s else 0
-            ordinal = cumulative[at_step, s] + flat[where] - first
-            passes, position = np.divmod(ordinal, self.sizes[name])
-            if passes[0] == passes[-1] and (passes == passes[0]).all():
-                passes = passes[:1]
-            row[where] = permute(position, self.sizes[name], self._keys[s], passes)
-        return source.reshape(index.shape), row.reshape(index.shape)
+        return resolve(cumulative, index, self._sizes_and_keys)
 
     # ---- counts ----------------------------------------------------------------------------
 
