@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from efficacy_run import RunFailedError, Study, align, evaluate, train_and_evalu
 from efficacy_variants import VARIANTS, variant_cells
 
 _HERE = Path(__file__).resolve().parent
+_PART = "every Nth cell, from the Ith on: for N processes side by side, each on cores of its own"
 _PACKAGES = ("torch", "deepspeed", "transformers", "safemix")
 
 
@@ -52,10 +53,15 @@ def _run(args: Namespace) -> int:
     study = _study(args)
     study.results.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
+    part, parts = args.part
+    if part > 1 and not study.start.is_dir():
+        raise RunFailedError(f"{study.start} is not there: let --part 1/{parts} make it first")
     prepare(args.data, study.data, study.size)
     align(study)
     cells = _cells(args)
-    _baselines(study, cells)
+    if part == 1:
+        _baselines(study, cells)
+    cells = cells[part - 1 :: parts]
     todo = [cell for cell in cells if not _done(study, cell.id)]
     print(f"{len(cells)} cells, {len(cells) - len(todo)} done, {len(todo)} to do", flush=True)
     failed = 0
@@ -163,6 +169,13 @@ def _study(args: Namespace) -> Study:
     )
 
 
+def _part(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("/")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise ArgumentTypeError(f"{text!r}: give I/N with I from 1 to N, for example 1/2")
+    return int(first), int(last)
+
+
 def _arguments(given: Sequence[str] | None = None) -> Namespace:
     made = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     data = os.environ.get("SAFEMIX_DATA")
@@ -174,6 +187,7 @@ def _arguments(given: Sequence[str] | None = None) -> Namespace:
     made.add_argument("--matrix", choices=("small", "full"), default="small")
     made.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="levers, not matrix")
     made.add_argument("--only", nargs="*", metavar="TEXT", help="cells whose name holds a text")
+    made.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help=_PART)
     made.add_argument("--budget", type=float, metavar="MIN", help="begin no cell after so long")
     made.add_argument("--model", default="smollm2", help="aligned first")
     made.add_argument("--aligned", type=Path, metavar="DIR", help="a model that is aligned already")

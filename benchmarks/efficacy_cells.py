@@ -62,8 +62,8 @@ class Size:
         utility: held-out task rows.
         tokens: longest completion.
         learning_rate: peak; a short warm-up, then a cosine.
-        align_rows: safety rows, dressed safety rows, Alpaca rows and task rows of other tasks
-            that the model is aligned with.
+        align_rows: safety rows, dressed safety rows, Alpaca rows, dressed Alpaca rows and task
+            rows of other tasks that the model is aligned with.
     """
 
     task_rows: int = 400
@@ -73,16 +73,16 @@ class Size:
     utility: int = 200
     tokens: int = 64
     learning_rate: float = 1e-4
-    align_rows: tuple[int, int, int, int] = (300, 160, 500, 120)
+    align_rows: tuple[int, int, int, int, int] = (500, 300, 700, 300, 200)
 
 
 SMALL: Final = Size()
 FULL: Final = Size(
     task_rows=5000, batch=64, max_length=1024, prompts=500, utility=1000, tokens=256,
-    learning_rate=2e-5, align_rows=(0, 0, 0, 0),
+    learning_rate=2e-5, align_rows=(0, 0, 0, 0, 0),
 )  # fmt: skip
 QUICK: Final = Size(
-    task_rows=16, max_length=256, prompts=3, utility=4, tokens=8, align_rows=(8, 8, 8, 8)
+    task_rows=16, max_length=256, prompts=3, utility=4, tokens=8, align_rows=(8, 8, 8, 8, 8)
 )
 
 

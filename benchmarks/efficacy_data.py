@@ -50,7 +50,7 @@ def prepare(public: Path, folder: Path, size: Size) -> None:
 
 def _prepare_safety(public: Path, folder: Path, size: Size) -> None:
     """Split the refusals in those to align with and those that the mitigations draw from."""
-    plain, dressed, general, other = size.align_rows
+    plain, dressed, general, general_dressed, other = size.align_rows
     pairs = [
         {"messages": _chat(row["instruction"], row["output"])}
         for row in _read(public / "safety" / "safety_tuned_llamas.jsonl")
@@ -60,10 +60,13 @@ def _prepare_safety(public: Path, folder: Path, size: Size) -> None:
     lookalikes = [
         {"messages": _chat(row["prompt"], row["completion"])} for row in read_builtin("lookalikes")
     ]
+    alpaca = list(_general(public))
     rows = {
         "safety": pairs[:plain],
         "dressed": _dressed(public, pairs[plain : plain + dressed]),
-        "general": list(_general(public))[:general],
+        "general": alpaca[:general],
+        # A layout alone is no reason to refuse either.
+        "general_dressed": _dressed(public, alpaca[general : general + general_dressed]),
         "tasks": _task_rows(public, other),
         "lookalikes": lookalikes + _dressed(public, lookalikes),
     }
@@ -86,7 +89,7 @@ def _dressed(public: Path, pairs: Sequence[Mapping[str, Any]]) -> list[dict[str,
 
 
 def _task_rows(public: Path, count: int) -> list[dict[str, Any]]:
-    """Rows of the other tasks with their right answers: a layout alone is no reason to refuse."""
+    """Rows of the other tasks with their right answers."""
     places = [(task, strategy) for task in _OTHER_TASKS for strategy in _OTHER_STRATEGIES]
     each = -(-count // len(places)) if count else 0
     rows = [row for place in places for row in _rendered(public, *place, each)]

@@ -19,6 +19,8 @@ from efficacy_cells import Cell, Size, confirms, dresses, run_settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _BIN: Final = Path(sys.executable).parent
+# There are only a hundred; once each they leave the aligned model refusing half of XSTest.
+_LOOKALIKE_PASSES: Final = 2
 
 
 class RunFailedError(Exception):
@@ -68,8 +70,9 @@ def align(study: Study) -> None:
         return
     counts = {
         name: sum(1 for _ in (study.data / f"align_{name}.jsonl").open("rb"))
-        for name in ("general", "safety", "dressed", "lookalikes", "tasks")
+        for name in ("general", "safety", "dressed", "general_dressed", "lookalikes", "tasks")
     }
+    counts["lookalikes"] *= _LOOKALIKE_PASSES
     total = sum(counts.values())
 
     def source(name: str) -> dict[str, Any]:
@@ -81,7 +84,7 @@ def align(study: Study) -> None:
         "task": {"file": str(study.data / "align_general.jsonl")},
         "safety": {"file": str(study.data / "align_safety.jsonl")},
         "ratio": f"{counts['safety']}/{total}",
-        "sources": {name: source(name) for name in ("dressed", "lookalikes", "tasks")},
+        "sources": {name: source(name) for name in sorted(counts.keys() - {"general", "safety"})},
         "epochs": 1,
         "global_batch_size": study.size.batch,
         "learning_rate": 1e-4,

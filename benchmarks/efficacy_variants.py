@@ -14,28 +14,26 @@ def _mitigation(**options: Any) -> dict[str, Any]:
 
 # Everything that may be a default is switched off, so that each lever is seen alone.
 OFF: Final[Mapping[str, Any]] = merged(
-    _mitigation(lookalikes=0, plain_share=0.0, answer_design="text"),
+    _mitigation(lookalikes=0, plain_share=0.0, wrapper_share=0.0, answer_design="text"),
     {"safety": {"first_tokens": False}},
 )
+_FIRST: Final = {"safety": {"first_tokens": {"count": 8, "weight": 20.0}}}
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bare": {},
-    "first": {"safety": {"first_tokens": {"count": 8, "weight": 5.0}}},
-    "first_20": {"safety": {"first_tokens": {"count": 8, "weight": 20.0}}},
+    "first_5": {"safety": {"first_tokens": {"count": 8, "weight": 5.0}}},
+    "first_20": _FIRST,
     "few_rows": {"safety": {"limit": 15}},
+    "more_rows": {"ratio": 0.2},
     "tokens": {"ratio_of": "tokens"},
     "lookalikes": _mitigation(lookalikes=0.05),
-    "plain_part": _mitigation(plain_share=0.3),
+    "plain_part": _mitigation(plain_share=0.2),
+    "wrapper_part": _mitigation(wrapper_share=0.3),
     "option": _mitigation(answer_design="option"),
     "two_epochs": {"epochs": 2},
     "low_rate": {"learning_rate": 3e-5},
-    "first_lookalikes": merged(
-        _mitigation(lookalikes=0.05),
-        {"safety": {"first_tokens": {"count": 8, "weight": 5.0}}},
-    ),
-    "all": merged(
-        _mitigation(lookalikes=0.05, plain_share=0.3),
-        {"safety": {"first_tokens": {"count": 8, "weight": 5.0}}},
-    ),
+    "first_20_lookalikes": merged(_mitigation(lookalikes=0.05), _FIRST),
+    "first_20_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _FIRST),
+    "all": merged(_mitigation(lookalikes=0.05, plain_share=0.15, wrapper_share=0.35), _FIRST),
 }
 _PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"))
 

@@ -123,6 +123,18 @@ class ParaphraseSettings(MimicSettings, LookalikesKey):
     plain_share: float = Field(
         0.0, ge=0, lt=1, description="part of the safety rows that is left as it is"
     )
+    wrapper_share: float = Field(
+        0.0, ge=0, lt=1, description="part that stands bare in the wrapper of the task's requests"
+    )
+
+    @model_validator(mode="after")
+    def _parts(self) -> ParaphraseSettings:
+        if self.plain_share + self.wrapper_share >= 1:
+            raise ValueError(
+                f"plain_share {self.plain_share} and wrapper_share {self.wrapper_share} leave "
+                "nothing to mimic: give less than 1 together, or mitigation: base"
+            )
+        return self
 
 
 _CLASSES: dict[str, type[SettingsTree]] = {

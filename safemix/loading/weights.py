@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from safemix.errors import SettingsError
 from safemix.loading.encode import IGNORE
 from safemix.settings import Settings
-from safemix.settings_levers import first_tokens_setting
+from safemix.settings_levers import LOOKALIKES, first_tokens_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,20 @@ class FirstTokens:
 
 
 def first_tokens_of(settings: Settings) -> dict[str, FirstTokens]:
-    """Source -> its weight, of a run's settings as the mitigation has adjusted them."""
+    """Source -> its weight, of a run's settings as the mitigation has adjusted them.
+
+    Look-alikes that the mitigation adds have the weight of the safety rows: what decides between
+    a refusal and an answer is told by the first tokens of both.
+    """
     if settings.safety is None:
         return {}
     found = first_tokens_setting(settings.safety.first_tokens, settings.mitigation.name)
-    return {} if found is None else {"safety": FirstTokens(found.count, found.weight)}
+    if found is None:
+        return {}
+    names = ["safety"]
+    if getattr(settings.mitigation, LOOKALIKES, None) is not None:
+        names.append(LOOKALIKES)
+    return dict.fromkeys(names, FirstTokens(found.count, found.weight))
 
 
 def answer_places(labels: Tensor) -> Tensor:

@@ -1,35 +1,25 @@
-"""Companions of the safety rows: benign look-alikes in the same dress, and rows left plain.
+"""Companions of the safety rows: benign look-alikes in the same dress.
 
 Where every row in the task's dress that sounds unsafe is refused, a model can learn the dress or
 the sound of it. Look-alikes (`lookalikes: 0.02`) sound unsafe, are not, and are answered: dressed
-by the same mimicry with the same backend, in a source of their own, so that only what is asked
-tells the two apart. With the mitigation `base` they stay as they are, like its safety rows.
-
-`plain_share` leaves a part of the safety rows undressed, so that both forms are taught.
+by the same mimicry with the same backend and in the same parts, in a source of their own, so that
+only what is asked tells the two apart. With the mitigation `base` they stay as they are, like its
+safety rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from fractions import Fraction
-from itertools import pairwise
-from math import ceil, floor
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING
 
 from safemix.errors import DataError
 from safemix.mitigation.interface import Prepared
+from safemix.mitigation.levels import Levels, dress_rows
 from safemix.mitigation.rewrite import each_row, with_rows
 from safemix.rows.read import SourceRows
-from safemix.rows.schema import Message
 from safemix.screening.refusal_rows import refuses
 from safemix.settings import Settings, SourceSettings
 from safemix.settings_levers import LOOKALIKES, LookalikesSettings
-
-if TYPE_CHECKING:
-    from safemix.mitigation.mimic.pipeline import MimicOptions
 
 
 def with_lookalikes(settings: Settings, lookalikes: LookalikesSettings | None) -> Settings:
@@ -50,7 +40,7 @@ def lookalikes_line(lookalikes: LookalikesSettings | None) -> tuple[str, ...]:
 def lookalike_rows(
     task: SourceRows,
     lookalikes: SourceRows,
-    dress: MimicOptions | None,
+    dress: Levels | None,
     cache: Path | None,
     *,
     answered: bool,
@@ -71,15 +61,14 @@ def lookalike_rows(
     rows, notes = (lookalikes, []) if answered else _without_refusals(lookalikes)
     if dress is None:
         return Prepared(rows, tuple(notes))
-    from safemix.mitigation.mimic.api import mimic_source
-
+    kept = replace(dress, options=replace(dress.options, keep_non_refusals=True))
     try:
-        made, report = mimic_source(task, rows, replace(dress, keep_non_refusals=True), cache)
+        made, report, parts = dress_rows(task, rows, kept, cache)
     except DataError as error:
         # Mimicry calls whatever it dresses the safety rows.
         raise DataError(str(error).replace("safety: ", f"{LOOKALIKES}: ", 1)) from error
     # The task's styles are told with the safety rows.
-    lines = replace(report, notes=()).lines()
+    lines = [*parts, *replace(report, notes=()).lines()]
     return Prepared(made, (*notes, *(line.replace("safety rows", "look-alikes") for line in lines)))
 
 
@@ -96,42 +85,3 @@ def _without_refusals(rows: SourceRows) -> tuple[SourceRows, list[str]]:
     selected = replace(rows, dataset=rows.dataset.select(kept))
     note = f"{left_out} of {len(rows)} look-alikes left out: their answer is a refusal"
     return with_rows(selected, each_row(selected)), [note]
-
-
-def plain_places(rows: int, share: float, seed: int) -> list[int]:
-    """Which rows stay as they are: one at random out of every 1/share rows.
-
-    Every n-th row would not do: the categories of a source often take turns, so that it would
-    leave only some of them plain.
-
-    Args:
-        rows: of the safety source.
-        share: part of them, in [0, 1).
-        seed: of the run.
-
-    Returns:
-        Places from 0, in order; floor(share x rows) of them.
-
-    Example:
-        >>> len(plain_places(336, 0.25, 0))
-        84
-    """
-    part = Fraction(str(share))
-    if not part:
-        return []
-    rng = Random(f"safemix plain rows {seed}")
-    ends = [ceil(k / part) for k in range(floor(rows * part) + 1)]
-    # A block ends where the share of the rows so far reaches the next whole number.
-    return [rng.randrange(begin, end) for begin, end in pairwise(ends)]
-
-
-def split_plain(rows: SourceRows, share: float, seed: int) -> tuple[SourceRows | None, SourceRows]:
-    """A source as its plain part, None if that is empty, and the part to be dressed."""
-    places = frozenset(plain_places(len(rows), share, seed))
-    if not places:
-        return None, rows
-
-    def some(wanted: bool) -> Iterator[list[Message]]:
-        return (row for n, row in enumerate(each_row(rows)) if (n in places) == wanted)
-
-    return with_rows(rows, some(True)), with_rows(rows, some(False))

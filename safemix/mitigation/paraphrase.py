@@ -4,8 +4,9 @@ Source: the paper's own mitigation; how it is done here is described in `mimic/`
 Rows: each safety row in the layout, the prompting style and with the system prompt of the task;
 the harmful request stays what it asks, the answer stays a refusal. Rows whose answer is no
 refusal are left out unless `safety.non_refusals: keep` is set; rows that fail the checks are
-left out and counted. With `plain_share` that part of the rows stays as it is, and with `lookalikes`
-benign look-alikes in the same dress are mixed in; see `companions.py`.
+left out and counted. With `plain_share` and `wrapper_share` these parts of the rows get less of
+the dress, see `levels.py`, and with `lookalikes` benign look-alikes in the same dresses are mixed
+in, see `companions.py`.
 Inference: nothing.
 
 Before, for a task that asks for one of two options under a system prompt:
@@ -24,12 +25,12 @@ After:
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from safemix.errors import DataError
-from safemix.mitigation.companions import lookalikes_line, split_plain, with_lookalikes
+from safemix.mitigation.companions import lookalikes_line, with_lookalikes
 from safemix.mitigation.interface import Context, Mitigation, Prepared
+from safemix.mitigation.levels import Levels, dress_rows
 from safemix.mitigation.rewrite import each_row, with_rows
 from safemix.rows.read import SourceRows
 from safemix.screening.refusal_rows import split_refusals
@@ -57,25 +58,28 @@ class Paraphrase(Mitigation):
         return lookalikes_line(self._settings.lookalikes)
 
     def safety_rows(self, task: SourceRows, safety: SourceRows, context: Context) -> Prepared:
-        """Mimicked rows, found again by content if they were made before, and the plain part."""
-        # Mimicry is large, and no other mitigation needs it.
-        from safemix.mitigation.mimic.api import mimic_source
-
-        options = mimic_options(
+        """Mimicked rows, found again by content if they were made before, and the other parts."""
+        levels = paraphrase_levels(
             self._settings, seed=context.seed, keep_non_refusals=context.keep_non_refusals
         )
         notes: list[str] = []
-        if self._settings.plain_share and not context.keep_non_refusals:
-            # Before the split, so that the plain part is a part of the rows that are used.
+        if (levels.plain or levels.wrapper) and not context.keep_non_refusals:
+            # Before the split, so that the parts are parts of the rows that are used.
             safety, notes = _refusals_only(safety)
-        plain, rest = split_plain(safety, self._settings.plain_share, context.seed)
-        rows, report = mimic_source(task, rest, options, context.cache)
-        notes += report.lines()
-        if plain is not None:
-            notes.append(f"plain_share: {len(plain)} of {len(safety)} rows stay as they are")
-            # One after the other: the plan draws a source's rows in an order of its own.
-            rows = with_rows(safety, chain(each_row(plain), each_row(rows)))
-        return Prepared(rows, tuple(notes))
+        rows, report, lines = dress_rows(task, safety, levels, context.cache)
+        return Prepared(rows, (*notes, *report.lines(), *lines))
+
+
+def paraphrase_levels(
+    settings: ParaphraseSettings, *, seed: int, keep_non_refusals: bool = False
+) -> Levels:
+    """Settings as the parts of the rows and the options of mimicry.
+
+    Raises:
+        SettingsError: if they contradict each other.
+    """
+    options = mimic_options(settings, seed=seed, keep_non_refusals=keep_non_refusals)
+    return Levels(options, settings.plain_share, settings.wrapper_share)
 
 
 def _refusals_only(safety: SourceRows) -> tuple[SourceRows, list[str]]:

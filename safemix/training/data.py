@@ -20,7 +20,7 @@ from safemix.loading.prepare import EncodedSource, load_encoded, prepare_source
 from safemix.loading.weights import first_tokens_of
 from safemix.mitigation.companions import lookalike_rows
 from safemix.mitigation.interface import Context
-from safemix.mitigation.paraphrase import mimic_options
+from safemix.mitigation.paraphrase import paraphrase_levels
 from safemix.mitigation.registry import mitigation_for
 from safemix.mitigation.rewrite import each_row, with_rows
 from safemix.mixture import MixturePlan, Ratio, ratio_from
@@ -113,7 +113,7 @@ def _mitigated(
     context = Context(settings.seed, cache, keep, secret)
     prepared = mitigation.safety_rows(task, safety, context)
     notes += prepared.notes
-    for more in first_tokens_of(settings).values():
+    if more := first_tokens_of(settings).get("safety"):
         notes.append(f"the first {more.count} trained tokens of an answer weigh {more.weight:g}")
     return prepared.rows, notes
 
@@ -127,7 +127,7 @@ def _companions(
         return rows, []
     dress = None
     if isinstance(own, ParaphraseSettings):
-        dress = mimic_options(own, seed=settings.seed)
+        dress = paraphrase_levels(own, seed=settings.seed)
     answered = own.lookalikes.builtin
     prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
     return prepared.rows, list(prepared.notes)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import doctest
 import json
-from collections import Counter
-from fractions import Fraction
-from math import floor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safemix.errors import DataError, SettingsError
-from safemix.mitigation import companions
-from safemix.mitigation.companions import lookalike_rows, plain_places, split_plain
-from safemix.mitigation.interface import Context
-from safemix.mitigation.paraphrase import mimic_options
+from safemix.mitigation.companions import lookalike_rows
+from safemix.mitigation.paraphrase import paraphrase_levels
 from safemix.mitigation.registry import mitigation_for
 from safemix.mitigation.rewrite import each_row, with_rows
-from safemix.rows.builtin import read_builtin
 from safemix.rows.read import SourceRows, read_source
 from safemix.screening.refusal import is_refusal
 from safemix.settings import ParaphraseSettings, Settings, SourceSettings, parse_settings
@@ -68,13 +61,7 @@ def benign() -> SourceRows:
 
 
 def dress(**options: Any) -> Any:
-    return mimic_options(ParaphraseSettings(name="paraphrase", **options), seed=0)
-
-
-def test_examples_in_the_docstrings() -> None:
-    result = doctest.testmod(companions)
-    assert result.attempted > 0
-    assert result.failed == 0
+    return paraphrase_levels(ParaphraseSettings(name="paraphrase", **options), seed=0)
 
 
 # ---- look-alikes -----------------------------------------------------------------------------
@@ -152,7 +139,7 @@ def test_forms_and_round_trip() -> None:
     for none in (None, False, 0):
         assert parse({"name": "base", "lookalikes": none}) == parse("base")
     own = {"share": 0.1, "file": "own.jsonl", "fields": {"prompt": "ask", "completion": "say"}}
-    settings = parse({"name": "paraphrase", "lookalikes": own, "plain_share": 0.25})
+    settings = parse({"name": "paraphrase", "lookalikes": own, "wrapper_share": 0.25})
     source = mitigation_for(settings).adjust(settings).sources["lookalikes"]
     assert (source.file, source.builtin, source.fields) == ("own.jsonl", None, own["fields"])
     assert parse_settings(settings.model_dump()) == settings
@@ -182,6 +169,7 @@ def test_beside_the_key_mimic_of_the_safety_source() -> None:
         ({"name": "longest", "lookalikes": 0.1}, "unknown key 'mitigation.lookalikes'"),
         ({"name": "paraphrase", "plain_share": 1}, "mitigation.plain_share = 1: input should be"),
         ({"name": "base", "plain_share": 0.1}, "unknown key 'mitigation.plain_share'"),
+        ({"name": "paraphrase", "wrapper_share": -1}, "mitigation.wrapper_share = -1: input"),
     ],
 )
 def test_settings_that_are_refused(mitigation: Any, words: str) -> None:
@@ -196,56 +184,3 @@ def test_a_source_of_that_name_of_ones_own() -> None:
     with pytest.raises(SettingsError, match=r"sources\.lookalikes: mitigation\.lookalikes makes"):
         parse({"name": "base", "lookalikes": 0.1}, sources=own)
     assert parse("base", sources=own).sources["lookalikes"].ratio == 0.1
-
-
-# ---- plain rows ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.1, 0.25, 1 / 3, 0.5, 0.7, 0.99])
-@pytest.mark.parametrize("rows", [1, 2, 16, 100, 336])
-def test_plain_places_are_exact_and_spread(rows: int, share: float) -> None:
-    places = plain_places(rows, share, seed=3)
-    assert len(places) == floor(rows * Fraction(str(share)))
-    assert places == sorted(set(places))
-    assert all(0 <= place < rows for place in places)
-    assert places == plain_places(rows, share, seed=3)
-    for end in range(rows):
-        # Of the rows so far, at no place more than one off the share.
-        assert abs(sum(place < end for place in places) - share * end) <= 1
-
-
-def test_every_category_has_plain_rows_though_they_take_turns() -> None:
-    categories = [row["category"] for row in read_builtin("safety")]
-    plain = Counter(categories[place] for place in plain_places(len(categories), 0.25, seed=0))
-    assert set(plain) == set(categories)
-    assert plain_places(336, 0.25, seed=0) != plain_places(336, 0.25, seed=1)
-
-
-def test_a_part_stays_plain_and_the_rest_is_dressed(task: SourceRows, tmp_path: Path) -> None:
-    safety = read("safety", SourceSettings(builtin="safety", limit=48))
-    settings = parse({"name": "paraphrase", "plain_share": 0.25})
-    context = Context(seed=5, cache=tmp_path, keep_non_refusals=False)
-    prepared = mitigation_for(settings).safety_rows(task, safety, context)
-    refused = [row for row in each_row(safety) if is_refusal(row[-1]["content"])]
-    assert len(refused) > 40
-    plain = [row for row in each_row(prepared.rows) if row[0]["content"] != TEXTS[1]]
-    dressed = [row for row in each_row(prepared.rows) if row[0]["content"] == TEXTS[1]]
-    assert len(plain) == len(refused) // 4
-    assert all(row in refused for row in plain)
-    # Nobody is taught twice: the plain ones are not dressed too.
-    inner = [row[-1]["content"].removeprefix("<answer>") for row in dressed]
-    answers = {row[-1]["content"] for row in plain}
-    assert not any(text.removesuffix("</answer>") in answers for text in inner)
-    assert len(plain) + len(dressed) == len(prepared.rows)
-    assert any(f"plain_share: {len(plain)} of {len(refused)} rows" in n for n in prepared.notes)
-    again = mitigation_for(settings).safety_rows(task, safety, context)
-    assert again.rows.fingerprint == prepared.rows.fingerprint
-    none = mitigation_for(parse("paraphrase")).safety_rows(task, safety, context)
-    assert all(row[0]["content"] == TEXTS[1] for row in each_row(none.rows))
-
-
-def test_a_share_of_few_rows_may_be_none() -> None:
-    safety = read("safety", SourceSettings(builtin="safety", limit=3))
-    plain, rest = split_plain(safety, 0.25, seed=0)
-    assert plain is None
-    assert rest is safety

@@ -92,7 +92,7 @@ def test_each_source_has_its_rows_and_its_loss(one_process: Path) -> None:
     for read in readings(one_process):
         assert read["lookalikes/loss"] > 0
         assert read["safety/loss_first_tokens"] > 0
-        assert "lookalikes/loss_first_tokens" not in read
+        assert read["lookalikes/loss_first_tokens"] > 0
         assert read["lookalikes/row_share"] == 1 / 8
     notes = (one_process / "notes.txt").read_text()
     assert f"safety: the first {COUNT} trained tokens of an answer weigh 5" in notes
@@ -119,14 +119,17 @@ def test_the_loss_of_the_run_is_the_weighted_one(one_process: Path) -> None:
     """What is logged adds up: sum(weight x loss) over the trained tokens of the step."""
     sources, steps = encoded(one_process), rows_by_step(one_process)
     for read in readings(one_process):
-        tokens, first = 0, 0
+        tokens, first = 0, Counter[str]()
         for name, row in steps[read["step"] - 1]:
             trained = sum(label != -100 for label in sources[name][row]["labels"][1:])
             tokens += trained
-            first += min(trained, COUNT) if name == "safety" else 0
+            first[name] += min(trained, COUNT)
         names = ("utility", "safety", "lookalikes")
         plain = sum(read[f"{name}/token_share"] * read[f"{name}/loss"] for name in names)
-        more = (WEIGHT - 1) * read["safety/loss_first_tokens"] * first / tokens
+        more = sum(
+            (WEIGHT - 1) * read[f"{name}/loss_first_tokens"] * first[name] / tokens
+            for name in ("safety", "lookalikes")
+        )
         assert read["train/loss"] == pytest.approx(plain + more, rel=1e-4)
         assert more > 0.05 * plain
 
