@@ -51,6 +51,9 @@ class EvaluationSettings(SettingsTree):
     eval_every: int = Field(
         0, ge=0, description="steps between two evaluations with completions; 0: never"
     )
+    eval_at_start: bool = Field(
+        True, description="evaluate the model before the first step too, where eval_every is set"
+    )
     harmful: list[str] = Field(
         ["builtin"], min_length=1, description="harmful prompt sets: names, NAME=FILE or files"
     )

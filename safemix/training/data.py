@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from transformers import PreTrainedTokenizerBase
 
 from safemix.errors import DataError, PlanError
 from safemix.hosts.resume import write_json
@@ -32,6 +33,8 @@ from safemix.screening.refusal_rows import split_refusals
 from safemix.settings import ParaphraseSettings, ScheduleSettings, Settings, SourceSettings
 from safemix.settings_controller import ControllerSettings
 from safemix.settings_levers import LOOKALIKES, LookalikesKey
+from safemix.training.arguments import cache_folder
+from safemix.training.process import node_leader, rank, shared
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,45 @@ def _companions(
     answered = own.lookalikes.builtin
     prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
     return prepared.rows, list(prepared.notes)
+
+
+def open_mixture(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, secret: str | None
+) -> Mixture:
+    """Prepare the data on one process, and open it on all.
+
+    Raises:
+        DataError: if a source cannot be used, or machines read different data.
+    """
+    cache = cache_folder(settings)
+    manifest = manifest_path(settings, cache)
+    encoder = Encoder(
+        tokenizer,
+        template=settings.chat_template,
+        max_length=settings.max_length,
+        overlong=settings.overlong,
+    )
+
+    def prepare() -> str:
+        cache.mkdir(parents=True, exist_ok=True)
+        if secret is not None:
+            cache.chmod(0o700)  # the encoded rows hold the secret
+        return prepare_sources(settings, encoder, cache, secret)
+
+    first = shared(prepare)
+
+    def prepare_here() -> None:
+        """On a machine that does not share the first one's disk."""
+        if manifest.exists() and manifest.read_text("utf-8") == first:
+            return
+        if not same_rows(prepare(), first):
+            raise DataError(
+                f"the machine of rank {rank()} reads other rows than that of rank 0: give all "
+                "machines the same files"
+            )
+
+    shared(prepare_here, leader=node_leader())
+    return load_mixture(settings, manifest)
 
 
 def same_rows(one: str, other: str) -> bool:

@@ -27,15 +27,18 @@ class Measuring:
     Attributes:
         probe: reads the refusal margin; None for never.
         probe_every: optimizer steps between two readings.
-        evaluate: answers prompts and judges them, on all ranks; gives metrics. None for never.
+        evaluate: answers prompts and judges them, on all ranks; takes the model and the step, and
+            gives metrics. None for never.
         eval_every: optimizer steps between two evaluations.
+        eval_at_start: evaluate before the first step too.
         notes: for a person, a line each.
     """
 
     probe: RefusalProbe | None = None
     probe_every: int = 0
-    evaluate: Callable[[Any], Metrics] | None = None
+    evaluate: Callable[[Any, int], Metrics] | None = None
     eval_every: int = 0
+    eval_at_start: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -115,6 +118,7 @@ class EvaluationCallback(TrainerCallback):
         metrics: dict[str, float] = {}
         probes = wanted.probe is not None and _due(step, wanted.probe_every, last)
         evaluates = wanted.evaluate is not None and _due(step, wanted.eval_every, last)
+        evaluates = evaluates and (step > 0 or wanted.eval_at_start)
         if not probes and not evaluates:
             return metrics
         if torch.cuda.is_available():
@@ -130,7 +134,7 @@ class EvaluationCallback(TrainerCallback):
                     self._say(f"warning: step {step}: {reading.error}")
                 self._spent["probe"] = time.perf_counter() - begin
             if evaluates and wanted.evaluate is not None:
-                metrics |= wanted.evaluate(model)
+                metrics |= wanted.evaluate(model, step)
                 self._spent["eval"] = time.perf_counter() - begin - self._spent.get("probe", 0.0)
         return metrics
 

@@ -62,7 +62,7 @@ def measuring_of(
         from safemix.training.evaluation_suite import evaluator
 
         evaluate = evaluator(settings, tokenizer, inference)
-    return Measuring(probe, every, evaluate, wanted.eval_every, tuple(notes))
+    return Measuring(probe, every, evaluate, wanted.eval_every, wanted.eval_at_start, tuple(notes))
 
 
 def add_measuring(

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,23 +18,27 @@ from safemix.evaluate.results import Decoding, Evaluation, Measure
 from safemix.evaluate.suite import run_suite
 from safemix.mitigation.inference import InferencePrompt
 from safemix.settings import Settings
+from safemix.training import outputs
 from safemix.training.evaluation_prompts import dressers_of, prompt_sets, task_chats
-from safemix.training.process import shared
+from safemix.training.process import rank, shared
 
 _SIDES: Final = {"asr": "safety/asr", "refused": "safety/over_refusal"}
 
 
 def evaluator(
     settings: Settings, tokenizer: Any, inference: InferencePrompt
-) -> Callable[[Any], Mapping[str, float]]:
-    """What evaluates the model of a run; all ranks make it, and call it.
+) -> Callable[[Any, int], Mapping[str, float]]:
+    """What evaluates the model of a run at a step; all ranks make it, and call it.
+
+    Rank 0 keeps each evaluation in the run's folder, prompt by prompt, without what the model
+    said to harmful prompts that it complied with.
 
     Raises:
         SafemixError: for a set, dress or task that cannot be used.
     """
     plan = _plan(settings, inference)
 
-    def evaluate(model: Any) -> Mapping[str, float]:
+    def evaluate(model: Any, step: int) -> Mapping[str, float]:
         with same_draws():
             found = run_suite(
                 model,
@@ -43,6 +48,8 @@ def evaluator(
                 batch_size=settings.micro_batch_size,
                 template=settings.chat_template,
             )
+        if rank() == 0:
+            outputs.keep_evaluation(Path(settings.output_dir), step, found)
         return evaluation_metrics(found)
 
     return evaluate

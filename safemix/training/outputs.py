@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from safemix.evaluate.results import Evaluation
 from safemix.hosts.resume import write_json
 from safemix.mitigation.inference import INFERENCE_FILE
 from safemix.mitigation.interface import Mitigation
@@ -20,10 +21,10 @@ from safemix.tracking.metrics import drop_after
 from safemix.tracking.summary import render, summarise
 
 METRICS, CURVES, SETTINGS, AUDIT = "metrics.jsonl", "curves.png", "settings.yaml", "audit"
-FINISHED, NOTES = "finished.json", "notes.txt"
+FINISHED, NOTES, EVALUATIONS = "finished.json", "notes.txt", "evaluations"
 # What is written before training begins.
 _FIRST = (SETTINGS, NOTES, INFERENCE_FILE, SECRET_FILE)
-_OWN = (METRICS, CURVES, FINISHED, AUDIT, "adapter", "model", "wandb", *_FIRST)
+_OWN = (METRICS, CURVES, FINISHED, AUDIT, EVALUATIONS, "adapter", "model", "wandb", *_FIRST)
 # What a checkpoint holds beside the weights and the tokenizer.
 _TRAINING_STATE = re.compile(
     r".*\.(pt|pth|py)|latest.*|safemix.*|global_step.*|trainer_state\.json|\..*"
@@ -53,6 +54,18 @@ def set_aside(output_dir: Path) -> Path | None:
     for path in found:
         path.rename(target / path.name)
     return target
+
+
+def keep_evaluation(output_dir: Path, step: int, found: Evaluation) -> None:
+    """Write an evaluation of the run, whole or not at all; called on rank 0."""
+    path = evaluation_file(output_dir, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"step": step, **found.to_json(completions=False)})
+
+
+def evaluation_file(output_dir: Path, step: int) -> Path:
+    """Where the evaluation of a step lies."""
+    return output_dir / EVALUATIONS / f"step-{step:06d}.json"
 
 
 def write_first(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.utils import logging as hf_logging
 
-from safemix.errors import CheckpointError, DataError, SafemixError, SettingsError
+from safemix.errors import CheckpointError, SafemixError, SettingsError
 from safemix.hosts.deepspeed_engine import skip_shared_memory_op
 from safemix.loading.collate import SafeMixCollator
-from safemix.loading.encode import Encoder
 from safemix.loading.weights import first_tokens_of
 from safemix.mitigation.backdoor import Backdoor
 from safemix.mitigation.interface import Mitigation
@@ -24,20 +29,13 @@ from safemix.mixture import MixturePlan
 from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
-from safemix.training.arguments import cache_folder, training_arguments
+from safemix.training.arguments import training_arguments
 from safemix.training.averaging import AVERAGED, average_decay, averaging
 from safemix.training.checkpoints import Checkpoint, clear_after
-from safemix.training.controller import RatioController, ratio_controller
-from safemix.training.data import (
-    Mixture,
-    load_mixture,
-    manifest_path,
-    prepare_sources,
-    quiet_datasets,
-    same_rows,
-)
+from safemix.training.controller import ratio_controller
+from safemix.training.data import Mixture, open_mixture, quiet_datasets
 from safemix.training.ds_config import load_ds_config
-from safemix.training.evaluation import Measuring
+from safemix.training.evaluation import Measuring, Observer
 from safemix.training.evaluation_setup import add_measuring, measuring_of
 from safemix.training.models import (
     load_model,
@@ -49,7 +47,6 @@ from safemix.training.process import (
     end_distributed,
     lost_peer,
     meet_alone,
-    node_leader,
     plain_words,
     rank,
     say,
@@ -67,8 +64,18 @@ from safemix.training.resuming import (
 from safemix.training.trainer import WRITE_ERRORS, RunTrainer, TrackingCallback
 
 
-def run(settings: Settings) -> None:
+def run(
+    settings: Settings,
+    *,
+    callbacks: Sequence[TrainerCallback] = (),
+    observers: Sequence[Observer] = (),
+) -> None:
     """Fine-tune; every process of the job calls this.
+
+    Args:
+        settings: of the run.
+        callbacks: for the Trainer, beside the run's own.
+        observers: are told of each reading of the probe or evaluation, on every rank.
 
     Raises:
         SafemixError: for anything a user can mend, one line each.
@@ -90,7 +97,7 @@ def run(settings: Settings) -> None:
     checkpoint = agreed_checkpoint(settings)
     mark_universal(arguments, settings, checkpoint)
     secret = run_secret(mitigation, checkpoint)
-    mixture = _mixture(settings, tokenizer, secret)
+    mixture = open_mixture(settings, tokenizer, secret)
     # Before anything in the folder is touched: a run that is refused must leave it as it was.
     plan = plan_to_follow(mixture.plan, checkpoint)
     controller = ratio_controller(settings, mixture, checkpoint)
@@ -115,7 +122,12 @@ def run(settings: Settings) -> None:
     for note in notes:
         say(note)
     trainer = _trainer(settings, arguments, mixture, checkpoint, model=model, tokenizer=tokenizer)
-    _train(trainer, settings, checkpoint, controller, measuring)
+    for callback in callbacks:
+        trainer.add_callback(callback)
+    if controller is not None:
+        controller.follow(trainer)
+        observers = [controller.observe, *observers]
+    _train(trainer, settings, checkpoint, measuring, observers)
 
 
 def _trainer(
@@ -154,8 +166,8 @@ def _train(
     trainer: RunTrainer,
     settings: Settings,
     checkpoint: Checkpoint | None,
-    controller: RatioController | None,
     measuring: Measuring,
+    observers: Sequence[Observer],
 ) -> None:
     """Train, then save and show what came out, and end DeepSpeed's engine."""
     output_dir, first = Path(settings.output_dir), checkpoint.step if checkpoint else 0
@@ -169,9 +181,6 @@ def _train(
     trainer.guard.resume(first)
     with Progress(first, trainer.args.max_steps, enabled=_bar(settings)) as progress:
         trainer.remove_callback(PrinterCallback)
-        if controller is not None:
-            controller.follow(trainer)
-        observers = [controller.observe] if controller is not None else []
         add_measuring(trainer, measuring, tracking, first, observers)
         trainer.add_callback(TrackingCallback(tracking, progress.show))
         trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
@@ -257,43 +266,6 @@ def run_secret(mitigation: Mitigation, checkpoint: Checkpoint | None) -> str | N
 
     secret: str = shared(find)
     return secret
-
-
-def _mixture(settings: Settings, tokenizer: PreTrainedTokenizerBase, secret: str | None) -> Mixture:
-    """Prepare the data on one process, and open it on all.
-
-    Raises:
-        DataError: if a source cannot be used, or machines read different data.
-    """
-    cache = cache_folder(settings)
-    manifest = manifest_path(settings, cache)
-    encoder = Encoder(
-        tokenizer,
-        template=settings.chat_template,
-        max_length=settings.max_length,
-        overlong=settings.overlong,
-    )
-
-    def prepare() -> str:
-        cache.mkdir(parents=True, exist_ok=True)
-        if secret is not None:
-            cache.chmod(0o700)  # the encoded rows hold the secret
-        return prepare_sources(settings, encoder, cache, secret)
-
-    first = shared(prepare)
-
-    def prepare_here() -> None:
-        """On a machine that does not share the first one's disk."""
-        if manifest.exists() and manifest.read_text("utf-8") == first:
-            return
-        if not same_rows(prepare(), first):
-            raise DataError(
-                f"the machine of rank {rank()} reads other rows than that of rank 0: give all "
-                "machines the same files"
-            )
-
-    shared(prepare_here, leader=node_leader())
-    return load_mixture(settings, manifest)
 
 
 def max_steps(settings: Settings, plan: MixturePlan) -> int:

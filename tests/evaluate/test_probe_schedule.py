@@ -130,7 +130,7 @@ def test_a_run_that_goes_on_does_not_read_where_it_stands() -> None:
 
 def test_probe_and_evaluation_have_intervals_of_their_own() -> None:
     probe = cast(RefusalProbe, Constant())
-    measuring = Measuring(probe, 2, lambda model: {"safety/asr/builtin/plain": 0.25}, 3)
+    measuring = Measuring(probe, 2, lambda model, step: {"safety/asr/builtin/plain": 0.25}, 3)
     logged, seen, _ = follow(measuring, steps=6)
     assert seen == [0, 2, 3, 4, 6]
     lines = dict(logged)
