@@ -84,12 +84,12 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     Raises:
         SettingsError: naming the file, the key, the value given and what is legal.
     """
-    tree = _read_yaml(Path(path))
+    tree = read_yaml(Path(path))
     for item in overrides:
         key, sep, text = item.partition("=")
         if not sep or not key:
             raise SettingsError(f"override {item!r} is not of the form key=value")
-        _assign(tree, key.split("."), _yaml_value(key, text))
+        assign(tree, key.split("."), yaml_value(key, text))
     return parse_settings(tree, str(path))
 
 
@@ -102,10 +102,10 @@ def parse_settings(tree: Mapping[str, Any], origin: str = "settings") -> Setting
     try:
         return Settings.model_validate(dict(tree))
     except ValidationError as error:
-        raise SettingsError(f"{origin}: {_first_problem(error)}") from None
+        raise SettingsError(f"{origin}: {first_problem(error)}") from None
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     names = [str(part) for part in first["loc"] if str(part) in _all_keys() or not _is_tag(part)]
@@ -187,7 +187,7 @@ def _all_keys() -> set[str]:
     return {name for tree in _trees() for name in tree.model_fields}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -205,7 +205,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _yaml_value(key: str, text: str) -> Any:
+def yaml_value(key: str, text: str) -> Any:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -223,7 +223,7 @@ def _yaml_value(key: str, text: str) -> Any:
 _ONE_WORD = {"mitigation": "name", "mimic": "backend"}
 
 
-def _assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+def assign(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         inner = tree.get(key)
         if isinstance(inner, str):

@@ -206,6 +206,7 @@ class Settings(SettingsTree):
     tracking: TrackingSettings = Field(default_factory=TrackingSettings)
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
     output_dir: str = "runs/run"
+    cache_dir: str | None = Field(None, description="prepared rows; unset: .cache in output_dir")
 
     @model_validator(mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from safemix.cli.eval import eval_command
 from safemix.cli.filter import filter_command
 from safemix.cli.mimic import mimic
 from safemix.cli.style import style
+from safemix.cli.tune import tune_command
 from safemix.errors import SafemixError
 
 USER_ERROR, BUG = 2, 1
@@ -40,6 +41,7 @@ app.command()(style)
 app.command()(mimic)
 app.command("filter")(filter_command)
 app.command("eval")(eval_command)
+app.command("tune")(tune_command)
 
 
 def _print_version(value: bool) -> None:

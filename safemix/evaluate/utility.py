@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack
 
 from safemix.errors import DataError, SettingsError
 from safemix.evaluate.matching import Match, choose_match, exact_match, final_number, number_match
@@ -20,7 +20,7 @@ from safemix.rows.schema import Message
 if TYPE_CHECKING:
     from safemix.evaluate.loglik import AnswerScore
 
-__all__ = ["Normalise", "measure_answers", "measure_choice_rows", "measure_choices"]
+__all__ = ["Normalise", "Scoring", "measure_answers", "measure_choice_rows", "measure_choices"]
 
 Normalise = Literal["sum", "bytes", "tokens"]
 Progress = Callable[[int, int], None]
@@ -35,6 +35,25 @@ _HOW: Final[Mapping[Normalise, str]] = {
 }
 
 
+class Scoring(TypedDict, total=False):
+    """How choices are scored; every key may be left out.
+
+    Attributes:
+        normalise: "sum", the default; or "bytes" or "tokens" of the answer, to divide the sum by.
+            Where choices are free texts of unequal length, "bytes" is lm-eval's `acc_norm`.
+        inference: what goes before the system prompt; not part of the hash.
+        batch_size: prompts of a forward pass on each rank, at most; 16 if unset.
+        template: chat template, as for `loading.Encoder`.
+        progress: told prompts scored and prompts in all.
+    """
+
+    normalise: Normalise
+    inference: InferencePrompt | None
+    batch_size: int
+    template: str | None
+    progress: Progress | None
+
+
 def measure_choices(
     model: Any,
     tokenizer: Any,
@@ -44,11 +63,7 @@ def measure_choices(
     *,
     seed: int = 0,
     confirm: bool = False,
-    normalise: Normalise = "sum",
-    inference: InferencePrompt | None = None,
-    batch_size: int = 16,
-    template: str | None = None,
-    progress: Progress | None = None,
+    **scoring: Unpack[Scoring],
 ) -> Measure:
     """Accuracy on records of a choice task, asked in a prompting strategy.
 
@@ -66,11 +81,7 @@ def measure_choices(
         strategy: one of `prompting.STRATEGIES`.
         seed: for the AutoIF templates, as for `prompting.render_one`.
         confirm: AOA answers open with a confirmation, as for `prompting.render_one`.
-        normalise: "sum"; or "bytes" or "tokens" of the answer, to divide the sum by.
-        inference: what goes before the system prompt; not part of the hash.
-        batch_size: prompts of a forward pass on each rank, at most.
-        template: chat template, as for `loading.Encoder`.
-        progress: told prompts scored and prompts in all.
+        **scoring: see `Scoring`.
 
     Returns:
         The measure; its `items` say what was chosen, and by how much.
@@ -79,18 +90,8 @@ def measure_choices(
         SettingsError: for an unknown task, strategy or `normalise`, or a task without choices.
         DataError: for no records, or one that cannot be used.
     """
-    return _measure_choices(
-        model,
-        tokenizer,
-        of_records(task, strategy, records, seed=seed, confirm=confirm),
-        name=task,
-        dress=strategy,
-        normalise=normalise,
-        inference=inference,
-        batch_size=batch_size,
-        template=template,
-        progress=progress,
-    )
+    questions = of_records(task, strategy, records, seed=seed, confirm=confirm)
+    return _measure_choices(model, tokenizer, questions, name=task, dress=strategy, **scoring)
 
 
 def measure_choice_rows(
@@ -100,44 +101,25 @@ def measure_choice_rows(
     *,
     name: str,
     dress: str = "plain",
-    normalise: Normalise = "sum",
-    inference: InferencePrompt | None = None,
-    batch_size: int = 16,
-    template: str | None = None,
-    progress: Progress | None = None,
+    **scoring: Unpack[Scoring],
 ) -> Measure:
     """Accuracy on rows that bring their own choices.
 
     Args:
-        model: as for `measure_choices`, like the arguments not named here.
+        model: as for `measure_choices`.
         tokenizer: a fast tokenizer.
         rows: mappings with `messages`, `choices` (texts of whole answers, two or more) and
             `answer` (number of the right one, from 0). An assistant turn at the end of `messages`
             is left out.
         name: of the rows, in tables.
         dress: how the prompts are dressed, in tables.
-        normalise: where choices are free texts of unequal length, "bytes" as lm-eval's `acc_norm`.
-        inference: as for `measure_choices`.
-        batch_size: as for `measure_choices`.
-        template: as for `measure_choices`.
-        progress: as for `measure_choices`.
+        **scoring: see `Scoring`.
 
     Raises:
         SettingsError: for an unknown `normalise`.
         DataError: for no rows, or one that cannot be used.
     """
-    return _measure_choices(
-        model,
-        tokenizer,
-        of_rows(rows),
-        name=name,
-        dress=dress,
-        normalise=normalise,
-        inference=inference,
-        batch_size=batch_size,
-        template=template,
-        progress=progress,
-    )
+    return _measure_choices(model, tokenizer, of_rows(rows), name=name, dress=dress, **scoring)
 
 
 def measure_answers(
@@ -230,9 +212,11 @@ def _measure_choices(
     *,
     name: str,
     dress: str,
-    normalise: Normalise,
-    inference: InferencePrompt | None,
-    **how: Any,
+    normalise: Normalise = "sum",
+    inference: InferencePrompt | None = None,
+    batch_size: int = 16,
+    template: str | None = None,
+    progress: Progress | None = None,
 ) -> Measure:
     if normalise not in _HOW:
         raise SettingsError(f"normalise {normalise!r} is unknown: give one of {', '.join(_HOW)}")
@@ -241,7 +225,10 @@ def _measure_choices(
     from safemix.evaluate.loglik import answer_scores
 
     rows = [{"messages": chat} for q in questions for chat in chats(q, inference)]
-    scores = iter(answer_scores(model, tokenizer, rows, **how))
+    found = answer_scores(
+        model, tokenizer, rows, batch_size=batch_size, template=template, progress=progress
+    )
+    scores = iter(found)
     items = []
     for number, question in enumerate(questions):
         own = [next(scores) for _ in question.answers]

@@ -74,8 +74,8 @@ def training_arguments(settings: Settings, world_size: int, *, max_steps: int) -
 
 
 def cache_folder(settings: Settings) -> Path:
-    """Folder of prepared data, beside the run's results; safe to delete."""
-    return Path(settings.output_dir) / ".cache"
+    """Folder of prepared data, by default beside the run's results; safe to delete."""
+    return Path(settings.cache_dir or Path(settings.output_dir) / ".cache")
 
 
 def _one_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from safemix.errors import DataError, PlanError
@@ -157,7 +158,9 @@ def open_mixture(
         cache.mkdir(parents=True, exist_ok=True)
         if secret is not None:
             cache.chmod(0o700)  # the encoded rows hold the secret
-        return prepare_sources(settings, encoder, cache, secret)
+        # Runs that share a cache make the same rows once, and not side by side.
+        with FileLock(cache / ".lock"):
+            return prepare_sources(settings, encoder, cache, secret)
 
     first = shared(prepare)
 

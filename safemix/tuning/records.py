@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -49,7 +49,7 @@ class TrialRecord:
     """A trial as it stands.
 
     Attributes:
-        number: from 0, in the order they were asked for; baselines have one too.
+        number: from 0, in the order they were asked for; those of the baselines are below 0.
         kind: "trial"; "unmixed" is ratio 0, and "untouched" the model before any training.
         point: what the search chose: key of the settings, with dots -> value.
         status: "stopped" was ended by the scheduler, "failed" by an error of its own.
@@ -114,15 +114,6 @@ class TrialRecord:
             outcomes=tuple(Outcome(**_mapping(entry)) for entry in made.outcomes),
             readings=tuple(made.readings),
         )
-
-
-def outcomes_of(measures: Sequence[Any]) -> tuple[Outcome, ...]:
-    """Measures of an `Evaluation` as outcomes: verdicts, and no text."""
-    made = []
-    for measure in measures:
-        counted = "".join("?" if i.error is not None else "01"[i.counted] for i in measure.items)
-        made.append(Outcome(measure.side, measure.name, measure.dress, measure.metric, counted))
-    return tuple(made)
 
 
 def _mapping(entry: Any) -> dict[str, Any]:

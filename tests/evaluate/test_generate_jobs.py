@@ -6,18 +6,14 @@ One job runs all cases; the tests look at what its ranks wrote.
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launching_for_tests import launch_script
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).parent / "scripts" / "generate_job.py"
 SECONDS = 150
 
@@ -37,43 +33,8 @@ def job(
 ) -> tuple[list[dict[str, object]], subprocess.CompletedProcess[str]]:
     """What each rank wrote, and how the job ended."""
     out = tmp_path_factory.mktemp("out")
-    done = launch(model_folder, out)
+    done = launch_script("deepspeed", SCRIPT, str(model_folder), str(out), seconds=SECONDS)
     return [json.loads((out / f"rank{rank}.json").read_text("utf-8")) for rank in (0, 1)], done
-
-
-def launch(model: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    bin_folder = Path(sys.executable).parent
-    env = {
-        **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    head = [str(bin_folder / "deepspeed"), "--num_gpus", "2", "--master_port", port]
-    command = [*head, str(SCRIPT), str(model), str(out)]
-    process = subprocess.Popen(
-        command,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the ranks too, not the launcher alone
-        stdout, stderr = process.communicate()
-        print(stdout[-4000:], stderr[-6000:])
-        raise
-    print(stdout[-4000:], stderr[-6000:])
-    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @pytest.fixture(scope="module")

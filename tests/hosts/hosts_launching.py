@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from launching_for_tests import ROOT, launch_script
+
+__all__ = ["ROOT"]  # for tests of this folder
 SCRIPTS = Path(__file__).parent / "scripts"
 SIZES = {"task": 60, "safety": 10}
 RATIO, GLOBAL_BATCH, MICRO_BATCH, RANKS = 0.125, 8, 2, 2
@@ -36,49 +34,10 @@ def chat(source: str, number: int) -> list[dict[str, str]]:
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def start(launcher: str, script: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script on two processes and wait for it; its output is shown where a test fails."""
-    bin_folder = Path(sys.executable).parent
-    port = str(free_port())
-    head = {
-        "torchrun": ["torchrun", "--nproc_per_node", str(RANKS), "--master_port", port],
-        "deepspeed": ["deepspeed", "--num_gpus", str(RANKS), "--master_port", port],
-    }[launcher]
-    env = {
-        **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [str(bin_folder / head[0]), *head[1:], str(SCRIPTS / script), *args]
-    job = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        out, err = job.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)  # the ranks too, not the launcher alone
-        out, err = job.communicate()
-        print(out[-4000:], err[-6000:])
-        raise
-    print(out[-4000:], err[-6000:])
-    return subprocess.CompletedProcess(command, job.returncode, out, err)
+    """Run a script of this folder on two processes and wait for it."""
+    path = SCRIPTS / script
+    return launch_script(launcher, path, *args, seconds=SECONDS, ranks=RANKS, cwd=cwd)
 
 
 def audits(folder: Path) -> list[str]:

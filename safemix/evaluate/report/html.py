@@ -54,11 +54,11 @@ def write_html(
     report = make_report(evaluations, base)
     title = "Evaluation: " + ", ".join(report.models)
     parts = [
-        f"<h1>{_text(title)}</h1>",
+        f"<h1>{escaped(title)}</h1>",
         _notes(notes, show_harmful=show_harmful),
         "<h2>Safety, over-refusal, coherence, utility</h2>",
-        _table(make_grid(report)),
-        "<ul>" + "".join(f"<li>{_text(note)}</li>" for note in report.notes) + "</ul>",
+        table(make_grid(report)),
+        "<ul>" + "".join(f"<li>{escaped(note)}</li>" for note in report.notes) + "</ul>",
         "<h2>Pictures</h2>",
         *_pictures(report),
         "<h2>Settings</h2>",
@@ -67,31 +67,32 @@ def write_html(
         *_completions(report, show_harmful=show_harmful),
     ]
     with replaced(Path(path)) as temporary:
-        temporary.write_text(page(_text(title), "\n".join(parts)), "utf-8")
+        temporary.write_text(page(escaped(title), "\n".join(parts)), "utf-8")
 
 
-def _text(text: str, *, lines: bool = False) -> str:
+def escaped(text: str, *, lines: bool = False) -> str:
     """The only way of outside text into the page."""
     return escape(printable(text, lines=lines))
 
 
 def _notes(notes: Sequence[str], *, show_harmful: bool) -> str:
-    shown = [f'<p class="warning">{_text(note)}</p>' for note in notes]
+    shown = [f'<p class="warning">{escaped(note)}</p>' for note in notes]
     if show_harmful:
         shown.append('<p class="warning">This file holds harmful completions.</p>')
     return "\n".join(shown)
 
 
-def _table(grid: Grid) -> str:
+def table(grid: Grid) -> str:
+    """A grid as HTML, headings and cells."""
     kinds = ["" if n < grid.words else ' class="number"' for n in range(len(grid.headings))]
     head = "".join(
-        f'<th scope="col"{kind}>{_text(heading)}</th>'
+        f'<th scope="col"{kind}>{escaped(heading)}</th>'
         for kind, heading in zip(kinds, grid.headings, strict=True)
     )
     rows = []
     for row in grid.rows:
         cells = "".join(
-            f'<td{kinds[n]} data-label="{_text(grid.headings[n])}">{_cell(cell)}</td>'
+            f'<td{kinds[n]} data-label="{escaped(grid.headings[n])}">{_cell(cell)}</td>'
             for n, cell in enumerate(row.cells)
         )
         begins = ' class="begins"' if row.begins else ""
@@ -106,9 +107,9 @@ def _table(grid: Grid) -> str:
 def _cell(cell: Cell) -> str:
     if not cell.first:
         return ""  # a narrow page leaves an empty cell out
-    first = _text(cell.first)
+    first = escaped(cell.first)
     first = f'<span class="{cell.tone}">{first}</span>' if cell.tone else first
-    second = f'<span class="second">{_text(cell.second)}</span>' if cell.second else ""
+    second = f'<span class="second">{escaped(cell.second)}</span>' if cell.second else ""
     return f"<div>{first}{second}</div>"
 
 
@@ -136,8 +137,8 @@ def _settings(report: Report) -> list[str]:
         settings = without_secrets(dict(evaluation.settings))
         tree = json.dumps(settings, indent=2, ensure_ascii=False, default=str)
         shown.append(
-            f"<details><summary>{_text(name)}</summary>"
-            f"<pre>{_text(tree, lines=True)}</pre></details>"
+            f"<details><summary>{escaped(name)}</summary>"
+            f"<pre>{escaped(tree, lines=True)}</pre></details>"
         )
     return shown
 
@@ -156,7 +157,7 @@ def _measure(model: str, measure: Measure, hidden: _Hidden) -> str:
         f"{metric_name(measure.metric)}: {measure.rate}"
     )
     items = "\n".join(_item(measure.side, item, hidden) for item in measure.items)
-    return f"<details><summary>{_text(title)}</summary>\n{items}\n</details>"
+    return f"<details><summary>{escaped(title)}</summary>\n{items}\n</details>"
 
 
 def _item(side: Side, item: Item, hidden: _Hidden) -> str:
@@ -166,7 +167,7 @@ def _item(side: Side, item: Item, hidden: _Hidden) -> str:
     completion = REDACTED if is_hidden(item, hidden) else item.completion
     reason = item.error if item.error is not None else item.reason
     return (
-        f'<details><summary><span class="mark {kind}">{mark}</span>{_text(item.prompt)}</summary>'
-        f"<pre>{_text(completion, lines=True) or '(no text)'}</pre>"
-        f'<p class="reason">{_text(item.id)}: {_text(reason)}</p></details>'
+        f'<details><summary><span class="mark {kind}">{mark}</span>{escaped(item.prompt)}</summary>'
+        f"<pre>{escaped(completion, lines=True) or '(no text)'}</pre>"
+        f'<p class="reason">{escaped(item.id)}: {escaped(reason)}</p></details>'
     )

@@ -1,0 +1,108 @@
+"""What a trial's attempts did: how far each came, how long it took, and why it failed.
+
+The workers write it and the sweep reads it, through the trial's folder: what is in memory is lost
+with a worker, and a report to Ray that never arrived is too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from transformers import TrainerCallback
+
+from safemix.hosts.resume import write_json
+
+ATTEMPTS: Final = "attempts.jsonl"
+FAILED: Final = "failed.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done in a trial's folder, over all attempts.
+
+    Attributes:
+        step: optimizer steps of the run that are done.
+        steps: that were trained, those trained again after a restart included.
+        seconds: spent by the workers, their start included.
+        attempts: starts that came so far as to train.
+        max_steps: of the whole run; 0 before it is known.
+    """
+
+    step: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    attempts: int = 0
+    max_steps: int = 0
+
+
+class AttemptLog(TrainerCallback):
+    """Notes each step of an attempt; give it to the run on rank 0 only.
+
+    Args:
+        folder: of the trial.
+        begun: when this attempt began, in seconds of `time.monotonic`.
+    """
+
+    def __init__(self, folder: Path, begun: float) -> None:
+        self._path, self._begun = folder / ATTEMPTS, begun
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A new attempt, from the step it goes on from."""
+        self._write(state.global_step, {"begins": True, "max_steps": state.max_steps})
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """One step more."""
+        self._write(state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step again, with the time that measuring after it took."""
+        self._write(state.global_step)
+
+    def _write(self, step: int, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        seconds = round(time.monotonic() - self._begun, 3)
+        line = {"step": step, "seconds": seconds, **more}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def work_done(folder: Path) -> Work:
+    """Read what the attempts in a folder did; nothing for a folder without any."""
+    path = folder / ATTEMPTS
+    if not path.exists():
+        return Work()
+    attempts: list[list[dict[str, Any]]] = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut by a kill in the middle of a line
+        if entry.get("begins") or not attempts:
+            attempts.append([])
+        attempts[-1].append(entry)
+    return Work(
+        step=attempts[-1][-1]["step"] if attempts else 0,
+        steps=sum(entries[-1]["step"] - entries[0]["step"] for entries in attempts),
+        seconds=sum(entries[-1]["seconds"] for entries in attempts),
+        attempts=len(attempts),
+        max_steps=attempts[-1][0].get("max_steps", 0) if attempts else 0,
+    )
+
+
+def write_failure(folder: Path, reason: str) -> None:
+    """Keep why a trial failed by itself: it would fail again, so nothing starts it again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FAILED, {"reason": reason})
+
+
+def failure(folder: Path) -> str | None:
+    """Why a trial failed by itself; None if it did not."""
+    path = folder / FAILED
+    if not path.exists():
+        return None
+    return str(json.loads(path.read_text("utf-8"))["reason"])

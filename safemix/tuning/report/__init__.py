@@ -1,0 +1,1 @@
+"""The report of a sweep: a table, pictures, a page, and what the terminal shows meanwhile."""

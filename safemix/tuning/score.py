@@ -1,0 +1,56 @@
+"""One number for a trial while it trains: what a scheduler compares trials by.
+
+The outcome that counts, ASR and utility, is known only at the end, from completions. On the way
+there are the task's loss and the refusal margin, which falls with safety. A trial is good where
+the loss is low and the margin has not fallen below that of the model before training:
+
+    score = - task loss - weight * max(0, floor - margin)
+
+with the margin of the dress where it is lowest, and the floor: the same margin at step 0 less a
+slack. A sum of the two alone would always ask for more safety rows, or for none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+SCORE: Final = "score"
+MARGIN: Final = "safety/margin/"
+LOSS: Final = "utility/loss"
+# A loss that is not there yet, or not finite, must not look good.
+_WORST: Final = 1e6
+
+
+@dataclass
+class Score:
+    """Scores the readings of one trial.
+
+    Attributes:
+        weight: of a margin below the floor, in nats of task loss per nat of margin.
+        slack: how far the margin may fall before that counts, in nats.
+        start: margin of each dress at step 0; taken from the first reading where it is empty.
+    """
+
+    weight: float = 1.0
+    slack: float = 0.0
+    start: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, step: int, reading: Mapping[str, float]) -> dict[str, float]:
+        """The score of a reading, higher is better; -1e6 where it cannot be told."""
+        margins = {key: value for key, value in reading.items() if key.startswith(MARGIN)}
+        if step == 0 or not self.start:
+            self.start = {**margins, **self.start}
+        return {SCORE: self._score(margins, reading.get(LOSS)) if step else -_WORST}
+
+    def _score(self, margins: Mapping[str, float], loss: float | None) -> float:
+        if loss is None or not math.isfinite(loss):
+            return -_WORST
+        falls = [
+            self.start.get(key, margin) - self.slack - margin for key, margin in margins.items()
+        ]
+        if any(not math.isfinite(fall) for fall in falls):
+            return -_WORST
+        return -loss - self.weight * max(0.0, *falls, 0.0)

@@ -1,0 +1,191 @@
+"""Ray Tune's side of a sweep: trials side by side, a scheduler, and what they tell the sweep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+from ray.tune.search import Searcher
+
+from safemix.hosts.ray import STEP
+from safemix.tuning.cluster import per_worker
+from safemix.tuning.driver import RATIO, TRIAL, Shared, drive
+from safemix.tuning.score import SCORE
+from safemix.tuning.settings import SweepSettings
+from safemix.tuning.space import Range
+from safemix.tuning.sweep import Sweep
+
+__all__ = ["run_trials"]
+
+# Ray's own files; they hold pickles, and nothing of ours reads them.
+RAY: Final = ".ray"
+# The function that drives a trial only waits. Ray wants it to take something, and a share of a CPU
+# would leave too little for the last trial's workers.
+_DRIVER: Final = {"memory": 2**20}
+_NO_END: Final = 10**9
+# What a cluster's nodes need not have been started with. No keys: Ray shows a worker's environment
+# in its logs and on its dashboard, so keys have to be in the environment of the nodes.
+_PASSED: Final = ("WANDB_MODE", "WANDB_BASE_URL", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
+
+
+def run_trials(sweep: Sweep, parallel: int) -> bool:
+    """Run all trials that are left; Ray is up already.
+
+    Args:
+        sweep: hands out trials, and is told what becomes of them.
+        parallel: trials at a time.
+
+    Returns:
+        Whether it came to its end; False after an interruption.
+    """
+    settings, folder = sweep.settings, (sweep.folder / RAY).resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    # Tune's own reports would talk over the live table.
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    trainable = tune.with_resources(
+        tune.with_parameters(drive, shared=_shared(settings, folder)), _DRIVER
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=_Suggestions(sweep),
+            scheduler=scheduler_of(settings),
+            num_samples=-1,
+            max_concurrent_trials=parallel,
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[_Watch(sweep)],
+        ),
+    )
+    try:
+        tuner.fit()
+    except KeyboardInterrupt:
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return not any(record.status in ("waiting", "running") for record in sweep.all())
+
+
+def scheduler_of(settings: SweepSettings) -> Any:
+    """The scheduler that the settings name."""
+    if settings.scheduler == "asha":
+        return ASHAScheduler(
+            time_attr=STEP,
+            metric=SCORE,
+            mode="max",
+            max_t=_NO_END,
+            grace_period=settings.asha.grace_steps,
+            reduction_factor=settings.asha.reduction_factor,
+        )
+    if settings.scheduler == "pbt":
+        domain = settings.space[RATIO]
+        if not isinstance(domain, Range):
+            raise TypeError("population-based training changes a ratio within a range")
+        return PopulationBasedTraining(
+            time_attr=STEP,
+            metric=SCORE,
+            mode="max",
+            perturbation_interval=settings.pbt.every_steps,
+            hyperparam_mutations={RATIO: tune.loguniform(domain.low or 1e-4, domain.high)},
+            quantile_fraction=settings.pbt.quantile,
+            resample_probability=0.0,
+            perturbation_factors=tuple(settings.pbt.factors),
+            custom_explore_fn=lambda config: _within(config, domain),
+            log_config=False,
+        )
+    return FIFOScheduler()
+
+
+def _within(config: dict[str, Any], domain: Range) -> dict[str, Any]:
+    ratio = min(max(config[RATIO], domain.low), domain.high)
+    return {**config, RATIO: float(f"{ratio:.4g}")}
+
+
+def _shared(settings: SweepSettings, folder: Path) -> Shared:
+    return Shared(
+        workers=settings.workers,
+        resources=per_worker(settings),
+        use_gpu=settings.resources.gpus_per_worker > 0,
+        max_restarts=settings.max_restarts,
+        score={"weight": settings.score.weight, "slack": settings.score.slack},
+        changes_ratio=settings.scheduler == "pbt",
+        ray_folder=str(folder / "train"),
+        cwd=str(Path.cwd()),
+        environment={name: os.environ[name] for name in _PASSED if name in os.environ},
+    )
+
+
+def _name(trial: Any) -> str:
+    return str(trial.config[TRIAL])
+
+
+class _Suggestions(Searcher):
+    """Hands Ray Tune the sweep's next trial."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(metric=SCORE, mode="max")
+        self._sweep = sweep
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's configuration."""
+        found = self._sweep.next()
+        return Searcher.FINISHED if found is None else found
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The sweep hears of it from `_Watch`, by the trial's own name."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of the sweep goes into Ray's own files."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the trials' records say all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see `save`."""
+
+
+class _Watch(tune.Callback):
+    """Tells the sweep what Ray Tune sees."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As above."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """A trial got its place."""
+        self._sweep.started(_name(trial))
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
+    ) -> None:
+        """A reading, or a checkpoint."""
+        self._sweep.heard(_name(trial))
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """At its end, or stopped by the scheduler."""
+        last = trial.last_result or {}
+        score = last.get(SCORE)
+        told = f"score {score:.3g} at step {last.get(STEP)}" if score is not None else "no score"
+        kind = self._sweep.settings.scheduler
+        self._sweep.ended(_name(trial), reason=f"{kind}: {told} was not among the best")
+
+    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        """Failed by itself; the others go on."""
+        text = str(getattr(trial, "get_pickled_error", lambda: None)() or "failed")
+        reason = text.strip().splitlines()[-1]
+        self._sweep.ended(_name(trial), reason=reason[:300], failed=True)

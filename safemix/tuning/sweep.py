@@ -1,0 +1,162 @@
+"""The state of a sweep: its trials, what became of them, and which one comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from safemix.evaluate.results import Rate
+from safemix.tuning import points as to_settings
+from safemix.tuning.attempts import FAILED
+from safemix.tuning.front import utility_of, worst_rate
+from safemix.tuning.gather import outcomes_at, read_records, refreshed, write_record
+from safemix.tuning.limits import excess_of
+from safemix.tuning.records import ENDED, TrialRecord
+from safemix.tuning.searcher import OptunaPoints, Points
+from safemix.tuning.settings import SweepSettings
+
+TRIALS: Final = "trials"
+CACHE: Final = "cache"
+UNMIXED: Final = "unmixed"
+UNTOUCHED: Final = "untouched"
+
+
+class Sweep:
+    """All trials of a sweep; lives in the process that drives Ray Tune.
+
+    Args:
+        settings: of the sweep.
+        points: says which point is tried next.
+    """
+
+    def __init__(self, settings: SweepSettings, points: Points) -> None:
+        self.settings, self.folder = settings, Path(settings.output_dir)
+        self._points = points
+        self.changed: Callable[[], object] = lambda: None
+        """Called when a record changed."""
+        self.records: dict[str, TrialRecord] = {}
+        self._queue: list[str] = []
+        self._batch = to_settings.unmixed_settings(
+            settings, self._folder(UNMIXED)
+        ).global_batch_size
+        self._begin()
+
+    def next(self) -> dict[str, Any] | None:
+        """What Ray Tune starts next: `trial`, `settings` and `ratio`; None when nothing is left."""
+        name = self._queue.pop(0) if self._queue else self._new()
+        if name is None:
+            return None
+        record = self.records[name]
+        tree = self._tree(record)
+        return {"trial": name, "settings": tree, "ratio": tree.get("ratio", 0.0)}
+
+    def started(self, name: str) -> None:
+        """A trial has its workers."""
+        self._set(replace(self.records[name], status="running", reason=""))
+
+    def heard(self, name: str) -> None:
+        """A trial reported something: its folder says what."""
+        record = refreshed(self.records[name], self._folder(name), self._batch)
+        self._set(record)
+
+    def ended(self, name: str, *, reason: str = "", failed: bool = False) -> None:
+        """A trial has no workers any more.
+
+        Args:
+            name: of the trial.
+            reason: why it did not come to its end.
+            failed: by itself, and not by the scheduler.
+        """
+        record = refreshed(self.records[name], self._folder(name), self._batch)
+        if record.status in ENDED:
+            return
+        whole = record.step >= record.max_steps > 0 and bool(record.outcomes)
+        if whole and not failed:
+            record = replace(record, status="done", reason="")
+        else:
+            record = replace(record, status="failed" if failed else "stopped", reason=reason)
+        self._set(record)
+        if record.kind == "trial":
+            self._tell(record)
+        elif record.outcomes:
+            self._add_untouched(record)
+
+    def all(self) -> list[TrialRecord]:
+        """Baselines first, then the trials by number."""
+        return sorted(self.records.values(), key=lambda r: (r.kind == "trial", r.number))
+
+    def _begin(self) -> None:
+        """Take up what lies in the folder; the baseline without mixing comes first."""
+        for record in read_records(self.folder / TRIALS):
+            self.records[record.name] = record
+        if isinstance(self._points, OptunaPoints):
+            known = [(r.number, r.point) for r in self._trials()]
+            self._points.repeat(known)
+        for record in self._trials():
+            if record.status in ENDED:
+                self._tell(record)
+        unmixed = self.records.get(UNMIXED)
+        if unmixed is None:
+            unmixed = TrialRecord(-1, "unmixed", folder=f"{TRIALS}/{UNMIXED}")
+            self.records[UNMIXED] = unmixed
+        waiting = [r for r in (unmixed, *self._trials()) if r.status not in ENDED]
+        for record in waiting:
+            # What stopped it may have been mended: only an ended trial keeps its reason.
+            (self._folder(record.name) / FAILED).unlink(missing_ok=True)
+            self._set(replace(record, status="waiting"))
+        self._queue = [record.name for record in waiting]
+
+    def _new(self) -> str | None:
+        number = len(self._trials())
+        point = self._points.ask(number)
+        if point is None:
+            return None
+        settled = to_settings.settle_point(self.settings, point)
+        record = TrialRecord(number, "trial", dict(settled.values))
+        self._set(replace(record, folder=f"{TRIALS}/{record.name}"))
+        return record.name
+
+    def _trials(self) -> list[TrialRecord]:
+        found = (record for record in self.records.values() if record.kind == "trial")
+        return sorted(found, key=lambda record: record.number)
+
+    def _tree(self, record: TrialRecord) -> dict[str, Any]:
+        """The run's settings, with what a trial of a sweep has in common with the others."""
+        folder = self._folder(record.name)
+        if record.kind == "trial":
+            made = to_settings.trial_settings(self.settings, record.point, folder)
+        else:
+            made = to_settings.unmixed_settings(self.settings, folder)
+        tree: dict[str, Any] = made.model_dump(mode="json", exclude_unset=True)
+        # The model before training is evaluated once for all trials, and rows are made once.
+        evaluation = made.evaluation.model_dump(mode="json", exclude_unset=True)
+        tree["evaluation"] = {**evaluation, "eval_at_start": record.kind == "unmixed"}
+        tracking = made.tracking.model_dump(mode="json", exclude_unset=True)
+        tree["tracking"] = {**tracking, "progress_bar": False}
+        return tree | {"cache_dir": str((self.folder / CACHE).resolve()), "resume": "auto"}
+
+    def _tell(self, record: TrialRecord) -> None:
+        rate: Rate | None = worst_rate(record)
+        keys = list(dict.fromkeys(o.key for r in self._trials() for o in r.outcomes))
+        self._points.tell(
+            record.number,
+            None if rate is None else rate.value,
+            utility_of(record),
+            excess_of(record, self.settings.bounds, keys),
+        )
+
+    def _add_untouched(self, unmixed: TrialRecord) -> None:
+        outcomes = outcomes_at(self._folder(UNMIXED), 0)
+        if outcomes and UNTOUCHED not in self.records:
+            made = TrialRecord(-2, "untouched", status="done", outcomes=outcomes)
+            self._set(replace(made, folder=f"{TRIALS}/{UNTOUCHED}"))
+
+    def _set(self, record: TrialRecord) -> None:
+        self.records[record.name] = record
+        write_record(self._folder(record.name), record)
+        self.changed()
+
+    def _folder(self, name: str) -> Path:
+        return (self.folder / TRIALS / name).resolve()

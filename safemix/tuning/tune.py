@@ -1,0 +1,125 @@
+"""A sweep from its settings to its report; what `safemix tune` does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from safemix.errors import SettingsError
+from safemix.hosts.resume import write_json
+from safemix.tuning.choose import Recommendation
+from safemix.tuning.identity import changed_keys, pinned
+from safemix.tuning.points import planned_points, trial_count
+from safemix.tuning.records import TrialRecord
+from safemix.tuning.results import write_results
+from safemix.tuning.searcher import ListedPoints, OptunaPoints, Points
+from safemix.tuning.settings import SweepSettings, load_sweep
+
+SWEEP: Final = "sweep.yaml"
+_PINNED: Final = "sweep.json"
+# Beside the trials: ratio 0, and the model before any training.
+_BASELINES: Final = 2
+
+
+class Done(NamedTuple):
+    """A sweep that has ended."""
+
+    recommendation: Recommendation
+    whole: bool
+    """It ran to its end; False after an interruption."""
+    records: tuple[TrialRecord, ...]
+
+
+def tune(settings: SweepSettings, *, resume: bool = False) -> Done:
+    """Run a sweep, or go on with it, and write its results.
+
+    Args:
+        settings: of the sweep.
+        resume: go on with the sweep in its folder: trials that have ended are not run again.
+
+    Returns:
+        What it comes to, whether it ran to its end, and its trials.
+
+    Raises:
+        SettingsError: for a folder that holds another sweep, a cluster that cannot be reached, or
+            a trial that does not fit on it.
+    """
+    _claim(settings, resume=resume)
+    from safemix.tuning.cluster import connect
+    from safemix.tuning.report.live import LiveTable
+    from safemix.tuning.search import run_trials
+    from safemix.tuning.sweep import Sweep
+
+    with _ray():
+        parallel = connect(settings, _say)
+        count = trial_count(settings)
+        _say(f"{count} trials and the baselines, {parallel} at a time")
+        sweep = Sweep(settings, _points(settings))
+        steps = max((record.max_steps for record in sweep.all()), default=0)
+        with LiveTable(count + _BASELINES, steps) as table:
+            sweep.changed = lambda: table.update(sweep.all())
+            whole = run_trials(sweep, parallel)
+    records = tuple(sweep.all())
+    return Done(write_results(settings, records), whole, records)
+
+
+def resumed(folder: Path, config: Path | None, overrides: list[str]) -> SweepSettings:
+    """Settings of the sweep in a folder, or those given anew if they are of the same sweep.
+
+    Raises:
+        SettingsError: for a folder without a sweep, or settings of another one.
+    """
+    if not (folder / _PINNED).is_file():
+        raise SettingsError(f"{folder} holds no sweep to go on with: give its output_dir")
+    # Trials may be more or fewer than before; what makes it this sweep may not change.
+    where = [*overrides, f"output_dir={json.dumps(str(folder))}"]
+    settings = load_sweep(config or folder / SWEEP, where)
+    old = json.loads((folder / _PINNED).read_text("utf-8"))["pinned"]
+    changed = changed_keys(old, pinned(settings))
+    if changed:
+        raise SettingsError(
+            f"{folder} holds another sweep: {', '.join(changed[:5])} "
+            f"{'differs' if len(changed) == 1 else 'differ'}: give the same settings, or another "
+            "output_dir"
+        )
+    return settings
+
+
+def _claim(settings: SweepSettings, *, resume: bool) -> None:
+    folder = Path(settings.output_dir)
+    if (folder / _PINNED).exists() and not resume:
+        raise SettingsError(
+            f"{folder} holds a sweep already: go on with it by --resume {folder}, or give another "
+            "output_dir"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    settings.save(folder / SWEEP)
+    write_json(folder / _PINNED, {"pinned": pinned(settings)})
+
+
+def _points(settings: SweepSettings) -> Points:
+    planned = planned_points(settings)
+    if planned is None:
+        return OptunaPoints(settings.space, trial_count(settings), settings.seed)
+    return ListedPoints(planned)
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[None]:
+    """Leave Ray as it was found: one that was started here ends here, with all its processes."""
+    import ray
+
+    found = ray.is_initialized()
+    try:
+        yield
+    finally:
+        if not found and ray.is_initialized():
+            ray.shutdown()
+
+
+def _say(text: str) -> None:
+    print(f"safemix: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,82 @@
+"""One worker of a trial: the main job, as one rank among those that Ray Train has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from safemix.hosts.ray import RayReports
+from safemix.tuning.attempts import AttemptLog, failure, write_failure
+from safemix.tuning.score import MARGIN, Score
+
+LOGS: Final = "logs"
+
+
+def train(config: Mapping[str, Any]) -> None:
+    """Run one rank of a trial; Ray Train calls it on every worker.
+
+    A rank that fails by an error that would come again leaves its reason in the trial's folder:
+    the workers that Ray starts anew after that end at once. After a worker that was lost they find
+    no such file, and go on from the last checkpoint.
+
+    Args:
+        config: `settings` (the run's tree), `score` (options of `Score`), `at_saves` (see
+            `RayReports`), `cwd` (what the run's paths are relative to).
+
+    Raises:
+        Exception: whatever ended the run; Ray ends the other ranks then.
+    """
+    begun = time.monotonic()
+    # Torch is told before it is loaded, so this comes before the imports that load it.
+    from safemix.training.process import quieten
+
+    quieten()
+    if Path(config["cwd"]).is_dir():  # Ray starts workers in a folder of its own
+        os.chdir(config["cwd"])
+    from safemix.settings import parse_settings
+    from safemix.training.process import lost_peer, plain_words, rank
+    from safemix.training.run import run
+
+    settings = parse_settings(config["settings"])
+    folder = Path(settings.output_dir)
+    if failure(folder) is not None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    _speak_to(folder / LOGS / f"rank{rank()}.log")
+    score = Score(**config["score"], start=_margins_before(folder))
+    reports = RayReports(score, at_saves=config["at_saves"])
+    log = [AttemptLog(folder, begun)] if rank() == 0 else []
+    try:
+        run(settings, callbacks=[*log, reports], observers=[reports.observe])
+    except Exception as error:
+        if not lost_peer(error):
+            write_failure(folder, plain_words(error))
+        raise
+
+
+def _margins_before(folder: Path) -> dict[str, float]:
+    """The margins at step 0 of a run that goes on."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as lines:
+        first = json.loads(next(lines, "{}"))
+    if first.get("step") != 0:
+        return {}
+    return {k: v for k, v in first.items() if k.startswith(MARGIN) and v is not None}
+
+
+def _speak_to(path: Path) -> None:
+    """Let this process write to a file of the trial, libraries in C included.
+
+    With many trials side by side a terminal would show a mixture that nobody can read.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(target, stream)
+    os.close(target)

@@ -1,0 +1,164 @@
+"""The cells of the efficacy study, their settings, and the variants."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from efficacy_cells import (
+    FULL,
+    MITIGATIONS,
+    QUICK,
+    SMALL,
+    STRATEGIES,
+    TASKS,
+    WITHOUT_ROWS,
+    Cell,
+    Size,
+    full_matrix,
+    merged,
+    run_settings,
+    small_matrix,
+)
+from efficacy_variants import OFF, VARIANTS, variant_cells
+
+from safemix.errors import SettingsError
+from safemix.settings import parse_settings
+
+MATRICES = {"small": small_matrix, "full": full_matrix, "variants": lambda: variant_cells(VARIANTS)}
+# What a variant changes in a run's settings, and nothing else.
+LEVERS = {
+    "bare": set(),
+    "first_5": {"safety.first_tokens"},
+    "first_20": {"safety.first_tokens"},
+    "few_rows": {"safety.limit"},
+    "more_rows": {"ratio"},
+    "tokens": {"ratio_of"},
+    "lookalikes": {"mitigation.lookalikes"},
+    "plain_part": {"mitigation.plain_share"},
+    "wrapper_part": {"mitigation.wrapper_share"},
+    "option": {"mitigation.answer_design"},
+    "two_epochs": {"epochs"},
+    "low_rate": {"learning_rate"},
+    "first_20_lookalikes": {"mitigation.lookalikes", "safety.first_tokens"},
+    "first_20_parts": {
+        *("mitigation.plain_share", "mitigation.wrapper_share", "safety.first_tokens"),
+    },
+    "all": {
+        *("mitigation.lookalikes", "mitigation.plain_share", "mitigation.wrapper_share"),
+        "safety.first_tokens",
+    },
+}
+
+
+def settings(cell: Cell, size: Size = SMALL, **machine: Any) -> dict[str, Any]:
+    places = {"model": "aligned", "data": Path("data"), "folder": Path("run")}
+    return run_settings(cell, size, machine={"micro_batch_size": 4} | machine, **places)
+
+
+def flat(tree: Any, depth: int = 2, begin: str = "") -> dict[str, Any]:
+    """Keys of a tree with points between them, two deep."""
+    if not isinstance(tree, dict) or not depth:
+        return {begin: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, depth - 1, f"{begin}.{key}".strip("."))
+    return found
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_every_cell_has_a_name_of_its_own_that_can_be_a_folder(name: str) -> None:
+    names = [cell.id for cell in MATRICES[name]()]
+    assert len(set(names)) == len(names)
+    assert len({name.lower() for name in names}) == len(names), "on disks that fold case too"
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,100}", name) for name in names)
+    assert not any(name.endswith((".json", ".")) for name in names)
+
+
+def test_the_small_matrix_has_forty_cells() -> None:
+    cells = list(small_matrix())
+    assert len(cells) == 40
+    at_default = Counter((cell.task, cell.strategy) for cell in cells[:32])
+    places = [(task, s) for s in ("autoif+aoa", "benign") for task in ("piqa", "gsm8k")]
+    assert at_default == dict.fromkeys(places, len(MITIGATIONS))
+    assert {(c.mitigation, c.ratio) for c in cells[32:]} == {
+        (name, ratio) for name in ("base", "paraphrase") for ratio in (0.01, 0.02, 0.05, 0.2)
+    }
+
+
+def test_the_full_matrix_has_every_combination() -> None:
+    cells = list(full_matrix())
+    with_rows, ratios = set(MITIGATIONS) - WITHOUT_ROWS, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+    ways = {(name, 0.0) for name in WITHOUT_ROWS}
+    ways |= {(name, ratio) for name in with_rows for ratio in ratios}
+    assert len(cells) == 7 * 4 * (3 + 5 * 6) * 3 == len(TASKS) * len(STRATEGIES) * len(ways) * 3
+    assert {(c.task, c.strategy, c.mitigation, c.ratio, c.seed) for c in cells} == {
+        (task, strategy, *way, seed)
+        for task in TASKS
+        for strategy in STRATEGIES
+        for way in ways
+        for seed in range(3)
+    }
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_every_run_is_made_of_known_keys(name: str) -> None:
+    size = FULL if name == "full" else SMALL
+    for cell in MATRICES[name]():
+        if cell.seed == 0:  # the others differ by a number
+            found = parse_settings(settings(cell, size, ds_config="zero2"), cell.id)
+            assert found.mitigation.name == cell.mitigation
+            assert found.task.limit == size.task_rows
+            assert (found.safety is not None) == (cell.mitigation not in WITHOUT_ROWS)
+
+
+def test_a_key_that_is_not_known_would_be_found() -> None:
+    cell = Cell("piqa", "benign", "base", changes={"safety": {"first_token": True}})
+    with pytest.raises(SettingsError, match=r"unknown key .safety.*first_token"):
+        parse_settings(settings(cell), "a cell")
+
+
+def test_the_seed_of_a_cell_is_the_run_s() -> None:
+    one, two = (flat(settings(Cell("piqa", "benign", "base", seed=seed))) for seed in (0, 2))
+    assert {key for key in one if one[key] != two[key]} == {"seed"}
+
+
+def test_benign_prompts_have_no_wrapper_and_only_aoa_confirms() -> None:
+    found = {s: settings(Cell("piqa", s, "none", 0.0), QUICK) for s in STRATEGIES}
+    assert found["benign"]["evaluation"]["dress"] == ["plain", "styled"]
+    assert found["autoif"]["evaluation"]["dress"] == ["plain", "autoif", "styled"]
+    confirming = [s for s, tree in found.items() if tree["task"]["prompting"]["confirm"]]
+    assert confirming == ["aoa", "autoif+aoa"]
+
+
+def test_each_variant_differs_from_bare_by_its_lever_alone() -> None:
+    assert set(LEVERS) == set(VARIANTS)
+    places = {(cell.task, cell.strategy) for cell in variant_cells(["bare"])}
+    assert places == {("piqa", "autoif+aoa"), ("piqa", "benign")}
+    for place in places:
+        own = [c for c in variant_cells(VARIANTS) if (c.task, c.strategy) == place]
+        read = {c.variant: flat(parse_settings(settings(c)).model_dump()) for c in own}
+        bare = read["bare"]
+        for name, tree in read.items():
+            assert tree.keys() == bare.keys()
+            assert {key for key in tree if tree[key] != bare[key]} == LEVERS[name], name
+
+
+def test_bare_has_every_lever_off() -> None:
+    bare = flat(parse_settings(settings(next(variant_cells(["bare"])))).model_dump())
+    told = {f"mitigation.{key}" for key in OFF["mitigation"]} | {"safety.first_tokens"}
+    pulled = set().union(*LEVERS.values())
+    assert {key for key in pulled if key.startswith(("mitigation.", "safety.first"))} <= told
+    assert bare["mitigation.answer_design"] == "text"
+    off = told - {"mitigation.name", "mitigation.answer_design"}
+    assert all(not bare[key] or not getattr(bare[key], "share", 1) for key in off), bare
+
+
+def test_merging_goes_inside_and_leaves_both_as_they_were() -> None:
+    tree = {"a": {"x": 1, "y": {"z": 2}}, "b": 3}
+    changes = {"a": {"y": {"w": 4}}, "b": {"c": 5}}
+    assert merged(tree, changes) == {"a": {"x": 1, "y": {"z": 2, "w": 4}}, "b": {"c": 5}}
+    assert tree == {"a": {"x": 1, "y": {"z": 2}}, "b": 3}
