@@ -8,7 +8,7 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-setup_environment deepspeed,wandb,gguf,llm,dev
+setup_environment deepspeed,wandb,gguf,llm,ray,dev
 cd "$REPO"
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false
 

@@ -10,13 +10,13 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from uuid import uuid4
 
 from transformers import TrainerCallback
-
-from safemix.hosts.resume import write_json
 
 ATTEMPTS: Final = "attempts.jsonl"
 FAILED: Final = "failed.json"
@@ -31,6 +31,7 @@ class Work:
         steps: that were trained, those trained again after a restart included.
         seconds: spent by the workers, their start included.
         attempts: starts that came so far as to train.
+        restarts: of these, those after the loss of a worker: the sweep had not started it anew.
         max_steps: of the whole run; 0 before it is known.
     """
 
@@ -38,6 +39,7 @@ class Work:
     steps: int = 0
     seconds: float = 0.0
     attempts: int = 0
+    restarts: int = 0
     max_steps: int = 0
 
 
@@ -47,14 +49,18 @@ class AttemptLog(TrainerCallback):
     Args:
         folder: of the trial.
         begun: when this attempt began, in seconds of `time.monotonic`.
+        start: names the start by the sweep that this attempt belongs to. Workers that Ray starts
+            again after one was lost belong to the same.
     """
 
-    def __init__(self, folder: Path, begun: float) -> None:
-        self._path, self._begun = folder / ATTEMPTS, begun
+    def __init__(self, folder: Path, begun: float, start: str = "") -> None:
+        self._path, self._begun, self._start = folder / ATTEMPTS, begun, start
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A new attempt, from the step it goes on from."""
-        self._write(state.global_step, {"begins": True, "max_steps": state.max_steps})
+        _end_last_line(self._path)
+        begins = {"begins": True, "start": self._start, "max_steps": state.max_steps}
+        self._write(state.global_step, begins)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step more."""
@@ -90,14 +96,24 @@ def work_done(folder: Path) -> Work:
         steps=sum(entries[-1]["step"] - entries[0]["step"] for entries in attempts),
         seconds=sum(entries[-1]["seconds"] for entries in attempts),
         attempts=len(attempts),
+        restarts=sum(
+            one[0].get("start") == other[0].get("start") for one, other in pairwise(attempts)
+        ),
         max_steps=attempts[-1][0].get("max_steps", 0) if attempts else 0,
     )
 
 
 def write_failure(folder: Path, reason: str) -> None:
-    """Keep why a trial failed by itself: it would fail again, so nothing starts it again."""
+    """Keep why a trial failed by itself: it would fail again, so nothing starts it again.
+
+    Ranks may fail together; the word of the first one stays.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FAILED, {"reason": reason})
+    if (folder / FAILED).exists():
+        return
+    partial = folder / f".{FAILED}.{uuid4().hex}"  # of this rank alone
+    partial.write_text(json.dumps({"reason": reason}), "utf-8")
+    partial.replace(folder / FAILED)
 
 
 def failure(folder: Path) -> str | None:
@@ -106,3 +122,15 @@ def failure(folder: Path) -> str | None:
     if not path.exists():
         return None
     return str(json.loads(path.read_text("utf-8"))["reason"])
+
+
+def _end_last_line(path: Path) -> None:
+    """A line that a kill has cut must not swallow the next one."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        if not file.seek(0, 2):
+            return
+        file.seek(-1, 2)
+        if file.read(1) != b"\n":
+            file.write(b"\n")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from safemix.errors import SettingsError
+from safemix.tuning.points import trial_count
 from safemix.tuning.settings import SweepSettings
 
 _EVERY_S: Final = 2.0
@@ -46,6 +49,13 @@ def connect(sweep: SweepSettings, say: Callable[[str], None]) -> int:
             say(f"waiting up to {sweep.wait_for_resources:g} s for {_words(needed)}")
             told = True
         time.sleep(min(_EVERY_S, left))
+    trials = trial_count(sweep)
+    if sweep.scheduler == "pbt" and fitting < trials:
+        raise SettingsError(
+            f"population-based training runs its {trials} trials side by side, each with "
+            f"{_words(needed)}, and {fitting} fit on the cluster: lower trials, workers or "
+            "resources"
+        )
     if sweep.parallel == "auto":
         return fitting
     if sweep.parallel > fitting:
@@ -81,6 +91,7 @@ def _start(sweep: SweepSettings) -> None:
         if sweep.address in (None, "local"):
             ray.init(address="local", include_dashboard=False, **common)
         else:
+            _knock(str(sweep.address))
             ray.init(address=sweep.address, **common)
     except (ConnectionError, RaySystemError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -88,6 +99,18 @@ def _start(sweep: SweepSettings) -> None:
             f"address {sweep.address!r} cannot be reached: {reason}; start Ray there "
             "(`ray start --head`), or leave address out to start Ray here"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Find an address where nobody answers: Ray would try for minutes, then end this process.
+
+    Raises:
+        OSError: if nobody does.
+        ValueError: for a port that is no number.
+    """
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    if parts.hostname is not None and parts.port is not None:  # "auto" is Ray's to find
+        socket.create_connection((parts.hostname, parts.port), timeout=_REACH_S).close()
 
 
 def _fitting(needed: Mapping[str, float], there: Mapping[str, float]) -> int:

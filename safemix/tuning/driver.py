@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from safemix.errors import CheckpointError
 from safemix.hosts.ray import CHECKPOINT
-from safemix.tuning.attempts import failure
+from safemix.tuning.attempts import failure, write_failure
 from safemix.tuning.worker import train
 
 RATIO: Final = "ratio"
 TRIAL: Final = "trial"
+ENTRY: Final = "entry"
+SCORED: Final = "scored"
 _POINTER: Final = "checkpoint.json"
 
 
@@ -55,8 +58,8 @@ def drive(config: Mapping[str, Any], shared: Shared) -> None:
     """Run a trial to its end; Ray Tune calls it, with `shared` through `tune.with_parameters`.
 
     Args:
-        config: `trial`, its name; `settings`, the tree of its run; and `ratio`, where the
-            scheduler changes it.
+        config: under `entry`: `trial`, its name; `settings`, the tree of its run; `scored`, whether
+            the scheduler may stop or change it; and `ratio`, where the scheduler changes it.
         shared: see `Shared`.
 
     Raises:
@@ -65,19 +68,27 @@ def drive(config: Mapping[str, Any], shared: Shared) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
-    settings = dict(config["settings"])
-    folder = Path(settings["output_dir"])
-    if shared.changes_ratio:
-        settings[RATIO] = config[RATIO]
-        _take_over(folder)
-    passing = _Passing(with_checkpoints=shared.changes_ratio)
+    entry, name = config[ENTRY], trial_name()
+    settings = dict(entry["settings"])
+    # A trial that goes on from another one has that one's configuration, and a name of its own.
+    folder = Path(settings["output_dir"]).parent / name
+    settings["output_dir"] = str(folder)
+    if shared.changes_ratio and entry[SCORED]:
+        settings[RATIO] = entry[RATIO]
+        try:
+            _take_over(folder)
+        except CheckpointError as error:
+            write_failure(folder, str(error))
+            raise
+    passing, start = _Passing(with_checkpoints=shared.changes_ratio), f"{name}-{_unique()}"
     trainer = TorchTrainer(
         train,
         train_loop_config={
             "settings": settings,
-            "score": dict(shared.score),
+            "score": dict(shared.score) if entry[SCORED] else None,
             "at_saves": shared.changes_ratio,
             "cwd": shared.cwd,
+            "start": start,
         },
         scaling_config=ScalingConfig(
             num_workers=shared.workers,
@@ -85,7 +96,7 @@ def drive(config: Mapping[str, Any], shared: Shared) -> None:
             resources_per_worker=dict(shared.resources),
         ),
         run_config=RunConfig(
-            name=f"{config[TRIAL]}-{_unique()}",
+            name=start,
             storage_path=shared.ray_folder,
             callbacks=[passing.callback],
             failure_config=FailureConfig(max_failures=shared.max_restarts),
@@ -96,7 +107,9 @@ def drive(config: Mapping[str, Any], shared: Shared) -> None:
         with passing:
             trainer.fit()
     except TrainingFailedError as error:
-        raise RuntimeError(failure(folder) or _lost(error, shared.max_restarts)) from None
+        # Here, and not through Ray: what Ray keeps of an error is a pickle.
+        write_failure(folder, _lost(error, shared.max_restarts))
+        raise RuntimeError(failure(folder)) from None
     # Workers that were started again after an error of their own end without one.
     if (reason := failure(folder)) is not None:
         raise RuntimeError(reason)
@@ -165,6 +178,13 @@ def _take_over(folder: Path) -> None:
 def _lost(error: Exception, restarts: int) -> str:
     text = " ".join(str(error).split())
     return f"workers were lost more than {restarts} times (out of memory?): {text[:300]}"
+
+
+def trial_name() -> str:
+    """The name of the trial that this process drives."""
+    from ray import tune
+
+    return Path(tune.get_context().get_trial_dir()).name
 
 
 def _unique() -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import yaml
 
+from safemix.settings import ScheduleSettings, parse_settings
 from safemix.tuning.choose import Recommendation, recommend
 from safemix.tuning.front import pareto
 from safemix.tuning.points import RATIO, run_tree
@@ -64,13 +65,17 @@ def write_results(sweep: SweepSettings, records: Sequence[TrialRecord]) -> Recom
 def write_best(path: Path, sweep: SweepSettings, best: TrialRecord) -> None:
     """The run file that draws the rows of a trial again, from the first step to the last.
 
-    A ratio that was changed while the trial ran is written as the steps it held from.
+    A ratio that was set while the trial ran, by population-based training or a controller, is
+    written as the steps it held from, and the run's length in steps; a schedule of the run's own
+    stays as it is.
     """
     tree = run_tree(sweep, best.point, output_dir=str(Path(sweep.output_dir) / "best"))
-    if len(best.ratios) > 1:
-        # A schedule counts steps from 0, and a reading is of the step before it.
-        points = {max(0, step - 1): ratio for step, ratio in best.ratios}
-        tree[RATIO] = {"schedule": "piecewise", "points": points}
+    own = parse_settings(tree, best.name).ratio
+    if len(best.ratios) > 1 and not isinstance(own, ScheduleSettings):
+        # What was drawn is known as shares of all rows, whatever the run's ratio is of.
+        tree |= {RATIO: {"schedule": "piecewise", "points": dict(best.ratios)}, "ratio_of": "rows"}
+        tree.pop("epochs", None)
+        tree["max_steps"] = best.max_steps
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
     _write(path, f"# {best.name} of the sweep {sweep.name}\n{text}")
 

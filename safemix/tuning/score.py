@@ -32,21 +32,25 @@ class Score:
         weight: of a margin below the floor, in nats of task loss per nat of margin.
         slack: how far the margin may fall before that counts, in nats.
         start: margin of each dress at step 0; taken from the first reading where it is empty.
+        last: margin of each dress when it was read last: an evaluation between reads none.
     """
 
     weight: float = 1.0
     slack: float = 0.0
     start: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, step: int, reading: Mapping[str, float]) -> dict[str, float]:
         """The score of a reading, higher is better; -1e6 where it cannot be told."""
         margins = {key: value for key, value in reading.items() if key.startswith(MARGIN)}
         if step == 0 or not self.start:
-            self.start = {**margins, **self.start}
-        return {SCORE: self._score(margins, reading.get(LOSS)) if step else -_WORST}
+            finite = {key: value for key, value in margins.items() if math.isfinite(value)}
+            self.start = {**finite, **self.start}
+        self.last = {**self.last, **margins}
+        return {SCORE: self._score(self.last, reading.get(LOSS)) if step else -_WORST}
 
     def _score(self, margins: Mapping[str, float], loss: float | None) -> float:
-        if loss is None or not math.isfinite(loss):
+        if loss is None or not math.isfinite(loss) or not margins:
             return -_WORST
         falls = [
             self.start.get(key, margin) - self.slack - margin for key, margin in margins.items()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
 from ray.tune.search import Searcher
 
 from safemix.hosts.ray import STEP
 from safemix.tuning.cluster import per_worker
-from safemix.tuning.driver import RATIO, TRIAL, Shared, drive
+from safemix.tuning.driver import ENTRY, RATIO, TRIAL, Shared, drive
 from safemix.tuning.score import SCORE
 from safemix.tuning.settings import SweepSettings
-from safemix.tuning.space import Range
+from safemix.tuning.space import DIGITS, Range
 from safemix.tuning.sweep import Sweep
 
 __all__ = ["run_trials"]
@@ -26,6 +28,10 @@ RAY: Final = ".ray"
 # The function that drives a trial only waits. Ray wants it to take something, and a share of a CPU
 # would leave too little for the last trial's workers.
 _DRIVER: Final = {"memory": 2**20}
+# Where a range of ratios begins at 0, of which nothing can be a multiple.
+_LEAST: Final = 1e-4
+# Ray writes what a worker prints a second time otherwise.
+_OF_RAY: Final = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
 _NO_END: Final = 10**9
 # What a cluster's nodes need not have been started with. No keys: Ray shows a worker's environment
 # in its logs and on its dashboard, so keys have to be in the environment of the nodes.
@@ -47,15 +53,23 @@ def run_trials(sweep: Sweep, parallel: int) -> bool:
     # Tune's own reports would talk over the live table.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # The baseline reports no score: no scheduler is to stop or change it.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    # Population-based training draws from the generators of the process.
+    random.seed(settings.seed)
+    np.random.seed(settings.seed)
     trainable = tune.with_resources(
         tune.with_parameters(drive, shared=_shared(settings, folder)), _DRIVER
     )
+    # Population-based training takes no searcher: all its trials are known when it starts.
+    listed = settings.scheduler == "pbt"
+    given: dict[str, Any] = {} if listed else {"search_alg": _Suggestions(sweep), "num_samples": -1}
     tuner = tune.Tuner(
         trainable,
+        param_space={ENTRY: tune.grid_search(list(iter(sweep.next, None)))} if listed else None,
         tune_config=tune.TuneConfig(
-            search_alg=_Suggestions(sweep),
+            **given,
             scheduler=scheduler_of(settings),
-            num_samples=-1,
             max_concurrent_trials=parallel,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -95,19 +109,23 @@ def scheduler_of(settings: SweepSettings) -> Any:
             metric=SCORE,
             mode="max",
             perturbation_interval=settings.pbt.every_steps,
-            hyperparam_mutations={RATIO: tune.loguniform(domain.low or 1e-4, domain.high)},
+            hyperparam_mutations={
+                ENTRY: {RATIO: tune.loguniform(domain.low or _LEAST, domain.high)}
+            },
             quantile_fraction=settings.pbt.quantile,
             resample_probability=0.0,
             perturbation_factors=tuple(settings.pbt.factors),
             custom_explore_fn=lambda config: _within(config, domain),
             log_config=False,
+            require_attrs=False,  # the baseline has no score
         )
     return FIFOScheduler()
 
 
 def _within(config: dict[str, Any], domain: Range) -> dict[str, Any]:
-    ratio = min(max(config[RATIO], domain.low), domain.high)
-    return {**config, RATIO: float(f"{ratio:.4g}")}
+    entry = config[ENTRY]
+    ratio = min(max(entry[RATIO], domain.low), domain.high)
+    return {**config, ENTRY: {**entry, RATIO: float(f"{ratio:.{DIGITS}g}")}}
 
 
 def _shared(settings: SweepSettings, folder: Path) -> Shared:
@@ -120,12 +138,12 @@ def _shared(settings: SweepSettings, folder: Path) -> Shared:
         changes_ratio=settings.scheduler == "pbt",
         ray_folder=str(folder / "train"),
         cwd=str(Path.cwd()),
-        environment={name: os.environ[name] for name in _PASSED if name in os.environ},
+        environment={name: os.environ[name] for name in _PASSED if name in os.environ} | _OF_RAY,
     )
 
 
 def _name(trial: Any) -> str:
-    return str(trial.config[TRIAL])
+    return str(trial.custom_dirname or trial.config[ENTRY][TRIAL])
 
 
 class _Suggestions(Searcher):
@@ -138,7 +156,7 @@ class _Suggestions(Searcher):
     def suggest(self, trial_id: str) -> Any:
         """The next trial's configuration."""
         found = self._sweep.next()
-        return Searcher.FINISHED if found is None else found
+        return Searcher.FINISHED if found is None else {ENTRY: found}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -186,6 +204,4 @@ class _Watch(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Failed by itself; the others go on."""
-        text = str(getattr(trial, "get_pickled_error", lambda: None)() or "failed")
-        reason = text.strip().splitlines()[-1]
-        self._sweep.ended(_name(trial), reason=reason[:300], failed=True)
+        self._sweep.ended(_name(trial), failed=True)

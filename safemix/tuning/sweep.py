@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from safemix.evaluate.results import Rate
+from safemix.training import outputs
 from safemix.tuning import points as to_settings
-from safemix.tuning.attempts import FAILED
+from safemix.tuning.attempts import FAILED, failure
+from safemix.tuning.driver import RATIO, SCORED, TRIAL
 from safemix.tuning.front import utility_of, worst_rate
 from safemix.tuning.gather import outcomes_at, read_records, refreshed, write_record
 from safemix.tuning.limits import excess_of
@@ -44,13 +49,20 @@ class Sweep:
         self._begin()
 
     def next(self) -> dict[str, Any] | None:
-        """What Ray Tune starts next: `trial`, `settings` and `ratio`; None when nothing is left."""
-        name = self._queue.pop(0) if self._queue else self._new()
+        """The configuration of the trial that starts next, see `drive`; None when none is left."""
+        # Population-based training compares trials while they run: they start together, before
+        # the baseline.
+        late = self.settings.scheduler == "pbt"
+        waiting = [n for n in self._queue if n != UNMIXED or not late]
+        name = (waiting[0] if waiting else self._new()) or next(iter(self._queue), None)
         if name is None:
             return None
+        if name in self._queue:
+            self._queue.remove(name)
         record = self.records[name]
         tree = self._tree(record)
-        return {"trial": name, "settings": tree, "ratio": tree.get("ratio", 0.0)}
+        scored = record.kind == "trial"
+        return {TRIAL: name, "settings": tree, SCORED: scored, RATIO: self._ratio(record, tree)}
 
     def started(self, name: str) -> None:
         """A trial has its workers."""
@@ -72,16 +84,21 @@ class Sweep:
         record = refreshed(self.records[name], self._folder(name), self._batch)
         if record.status in ENDED:
             return
-        whole = record.step >= record.max_steps > 0 and bool(record.outcomes)
-        if whole and not failed:
+        at_end = record.step >= record.max_steps > 0
+        if failed:
+            told = failure(self._folder(name)) or reason or f"see {TRIALS}/{name}/logs"
+            record = replace(record, status="failed", reason=told)
+        elif not at_end:
+            record = replace(record, status="stopped", reason=reason)
+        elif record.outcomes:
             record = replace(record, status="done", reason="")
         else:
-            record = replace(record, status="failed" if failed else "stopped", reason=reason)
+            record = replace(record, status="failed", reason="it ended without an evaluation")
         self._set(record)
         if record.kind == "trial":
             self._tell(record)
-        elif record.outcomes:
-            self._add_untouched(record)
+        else:
+            self._add_untouched()
 
     def all(self) -> list[TrialRecord]:
         """Baselines first, then the trials by number."""
@@ -97,6 +114,7 @@ class Sweep:
         for record in self._trials():
             if record.status in ENDED:
                 self._tell(record)
+        self._add_untouched()
         unmixed = self.records.get(UNMIXED)
         if unmixed is None:
             unmixed = TrialRecord(-1, "unmixed", folder=f"{TRIALS}/{UNMIXED}")
@@ -109,7 +127,8 @@ class Sweep:
         self._queue = [record.name for record in waiting]
 
     def _new(self) -> str | None:
-        number = len(self._trials())
+        used = {record.number for record in self._trials()}
+        number = next(n for n in itertools.count() if n not in used)
         point = self._points.ask(number)
         if point is None:
             return None
@@ -137,6 +156,13 @@ class Sweep:
         tree["tracking"] = {**tracking, "progress_bar": False}
         return tree | {"cache_dir": str((self.folder / CACHE).resolve()), "resume": "auto"}
 
+    def _ratio(self, record: TrialRecord, tree: dict[str, Any]) -> Any:
+        """The ratio to go on with: that of the last start, where a scheduler has changed it."""
+        before = self._folder(record.name) / outputs.SETTINGS
+        if self.settings.scheduler != "pbt" or record.kind != "trial" or not before.exists():
+            return tree.get(RATIO, 0.0)
+        return float(yaml.safe_load(before.read_text("utf-8"))[RATIO])
+
     def _tell(self, record: TrialRecord) -> None:
         rate: Rate | None = worst_rate(record)
         keys = list(dict.fromkeys(o.key for r in self._trials() for o in r.outcomes))
@@ -147,7 +173,8 @@ class Sweep:
             excess_of(record, self.settings.bounds, keys),
         )
 
-    def _add_untouched(self, unmixed: TrialRecord) -> None:
+    def _add_untouched(self) -> None:
+        """The model before training was evaluated at step 0 of the baseline without mixing."""
         outcomes = outcomes_at(self._folder(UNMIXED), 0)
         if outcomes and UNTOUCHED not in self.records:
             made = TrialRecord(-2, "untouched", status="done", outcomes=outcomes)

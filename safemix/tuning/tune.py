@@ -13,7 +13,7 @@ from safemix.errors import SettingsError
 from safemix.hosts.resume import write_json
 from safemix.tuning.choose import Recommendation
 from safemix.tuning.identity import changed_keys, pinned
-from safemix.tuning.points import planned_points, trial_count
+from safemix.tuning.points import planned_points, settle_point, trial_count
 from safemix.tuning.records import TrialRecord
 from safemix.tuning.results import write_results
 from safemix.tuning.searcher import ListedPoints, OptunaPoints, Points
@@ -48,7 +48,8 @@ def tune(settings: SweepSettings, *, resume: bool = False) -> Done:
         SettingsError: for a folder that holds another sweep, a cluster that cannot be reached, or
             a trial that does not fit on it.
     """
-    _claim(settings, resume=resume)
+    if not resume:
+        _refuse_taken(Path(settings.output_dir))
     from safemix.tuning.cluster import connect
     from safemix.tuning.report.live import LiveTable
     from safemix.tuning.search import run_trials
@@ -56,6 +57,8 @@ def tune(settings: SweepSettings, *, resume: bool = False) -> Done:
 
     with _ray():
         parallel = connect(settings, _say)
+        # Not before: a sweep that never began does not take the folder.
+        _claim(settings)
         count = trial_count(settings)
         _say(f"{count} trials and the baselines, {parallel} at a time")
         sweep = Sweep(settings, _points(settings))
@@ -78,7 +81,13 @@ def resumed(folder: Path, config: Path | None, overrides: list[str]) -> SweepSet
     # Trials may be more or fewer than before; what makes it this sweep may not change.
     where = [*overrides, f"output_dir={json.dumps(str(folder))}"]
     settings = load_sweep(config or folder / SWEEP, where)
-    old = json.loads((folder / _PINNED).read_text("utf-8"))["pinned"]
+    try:
+        old = json.loads((folder / _PINNED).read_text("utf-8"))["pinned"]
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(
+            f"{folder / _PINNED} is damaged: what the sweep was is not known; begin another one "
+            "in a new output_dir"
+        ) from None
     changed = changed_keys(old, pinned(settings))
     if changed:
         raise SettingsError(
@@ -89,13 +98,16 @@ def resumed(folder: Path, config: Path | None, overrides: list[str]) -> SweepSet
     return settings
 
 
-def _claim(settings: SweepSettings, *, resume: bool) -> None:
-    folder = Path(settings.output_dir)
-    if (folder / _PINNED).exists() and not resume:
+def _refuse_taken(folder: Path) -> None:
+    if (folder / _PINNED).exists():
         raise SettingsError(
             f"{folder} holds a sweep already: go on with it by --resume {folder}, or give another "
             "output_dir"
         )
+
+
+def _claim(settings: SweepSettings) -> None:
+    folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(folder / SWEEP)
     write_json(folder / _PINNED, {"pinned": pinned(settings)})
@@ -104,7 +116,12 @@ def _claim(settings: SweepSettings, *, resume: bool) -> None:
 def _points(settings: SweepSettings) -> Points:
     planned = planned_points(settings)
     if planned is None:
-        return OptunaPoints(settings.space, trial_count(settings), settings.seed)
+        return OptunaPoints(
+            settings.space,
+            trial_count(settings),
+            settings.seed,
+            lambda point: settle_point(settings, point).values,
+        )
     return ListedPoints(planned)
 
 

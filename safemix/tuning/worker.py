@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from safemix.hosts.ray import RayReports
+from safemix.tracking.metrics import read_metrics
 from safemix.tuning.attempts import AttemptLog, failure, write_failure
 from safemix.tuning.score import MARGIN, Score
 
 LOGS: Final = "logs"
+Add = Callable[[int, Mapping[str, float]], Mapping[str, float]]
 
 
 def train(config: Mapping[str, Any]) -> None:
@@ -24,8 +25,9 @@ def train(config: Mapping[str, Any]) -> None:
     no such file, and go on from the last checkpoint.
 
     Args:
-        config: `settings` (the run's tree), `score` (options of `Score`), `at_saves` (see
-            `RayReports`), `cwd` (what the run's paths are relative to).
+        config: `settings` (the run's tree), `score` (options of `Score`; None for a baseline, which
+            no scheduler compares), `at_saves` (see `RayReports`), `cwd` (what the run's paths are
+            relative to), `start` (see `AttemptLog`).
 
     Raises:
         Exception: whatever ended the run; Ray ends the other ranks then.
@@ -47,15 +49,22 @@ def train(config: Mapping[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     _speak_to(folder / LOGS / f"rank{rank()}.log")
-    score = Score(**config["score"], start=_margins_before(folder))
-    reports = RayReports(score, at_saves=config["at_saves"])
-    log = [AttemptLog(folder, begun)] if rank() == 0 else []
+    add: Add = _nothing
+    if config["score"] is not None:
+        add = Score(**config["score"], start=_margins_before(folder))
+    reports = RayReports(add, at_saves=config["at_saves"])
+    log = [AttemptLog(folder, begun, config.get("start", ""))] if rank() == 0 else []
     try:
         run(settings, callbacks=[*log, reports], observers=[reports.observe])
     except Exception as error:
         if not lost_peer(error):
             write_failure(folder, plain_words(error))
         raise
+    print(f"safemix: rank {rank()}: {reports.reported} readings reported", flush=True)
+
+
+def _nothing(step: int, reading: Mapping[str, float]) -> Mapping[str, float]:
+    return {}
 
 
 def _margins_before(folder: Path) -> dict[str, float]:
@@ -63,8 +72,7 @@ def _margins_before(folder: Path) -> dict[str, float]:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8") as lines:
-        first = json.loads(next(lines, "{}"))
+    first = next(read_metrics(path), {})
     if first.get("step") != 0:
         return {}
     return {k: v for k, v in first.items() if k.startswith(MARGIN) and v is not None}
