@@ -10,7 +10,7 @@ from statistics import NormalDist
 __all__ = ["Paired", "mcnemar", "paired_difference", "spearman", "wilson"]
 
 
-def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(count: float, total: float, confidence: float = 0.95) -> tuple[float, float]:
     """Score interval of a binomial share.
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from safemix.errors import PlanError
 from safemix.mixture.apportion import ManySources, Segment, Targets, TwoSources, on_grid
-from safemix.mixture.ratio import Constant, Ratio
+from safemix.mixture.ratio import Constant, Piecewise, Ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ class Timeline:
             self._segments.pop(), self._targets.pop()
         self.history.append(Change(from_step, dict(changed), placed))
         self._begin(from_step, drawn, behind)
+        for step in _pieces_after(placed, from_step):
+            self._begin(step, *self._state_before(step))
 
     def cumulative(self, start: int, stop: int) -> NDArray[np.int64]:
         """Units drawn per source before steps start..stop: int64[stop - start + 1, S]."""
@@ -113,7 +115,9 @@ class Timeline:
     def _begin(self, first_step: int, drawn: list[int], behind: list[Fraction]) -> None:
         nothing = Constant(Fraction(0))
         placed = self.history[-1].placed
-        aligned = [placed.get(name, (nothing, first_step)) for name in self._sources]
+        aligned = [
+            _held(*placed.get(name, (nothing, first_step)), first_step) for name in self._sources
+        ]
         targets = Targets(aligned, self._rest, first_step, self._units)
         make: Any = TwoSources if len(self._sources) == 2 else ManySources
         self._segments.append(make(targets, drawn, behind))
@@ -132,3 +136,25 @@ class Timeline:
         others = (part for source, part in enumerate(behind) if source != self._rest)
         behind[self._rest] = -sum(others, Fraction(0))
         return drawn, behind
+
+
+def _pieces_after(placed: Mapping[str, tuple[Ratio, int]], step: int) -> list[int]:
+    """Steps at which a piecewise ratio goes on with its next piece.
+
+    Each is counted as a change set at that step is, so that a schedule draws the very rows of a
+    run whose ratio was set while it ran.
+    """
+    pieces = {
+        origin + first
+        for ratio, origin in placed.values()
+        if isinstance(ratio, Piecewise)
+        for first, _ in ratio.points
+    }
+    return sorted(piece for piece in pieces if piece > step)
+
+
+def _held(ratio: Ratio, origin: int, step: int) -> tuple[Ratio, int]:
+    """A ratio from a step on: of a piecewise one the piece that holds there."""
+    if isinstance(ratio, Piecewise):
+        return Constant(ratio.at(step - origin)), step
+    return ratio, origin

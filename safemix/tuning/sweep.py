@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from safemix.evaluate.results import Rate
+from safemix.settings import Settings
 from safemix.training import outputs
 from safemix.tuning import points as to_settings
 from safemix.tuning.attempts import FAILED, failure
@@ -26,6 +27,9 @@ TRIALS: Final = "trials"
 CACHE: Final = "cache"
 UNMIXED: Final = "unmixed"
 UNTOUCHED: Final = "untouched"
+# Steps between two checkpoints of a trial where the run gives none.
+SAVE_EVERY: Final = 50
+_KEPT_FOR_OTHERS: Final = 4
 
 
 class Sweep:
@@ -154,7 +158,16 @@ class Sweep:
         tree["evaluation"] = {**evaluation, "eval_at_start": record.kind == "unmixed"}
         tracking = made.tracking.model_dump(mode="json", exclude_unset=True)
         tree["tracking"] = {**tracking, "progress_bar": False}
-        return tree | {"cache_dir": str((self.folder / CACHE).resolve()), "resume": "auto"}
+        tree |= {"cache_dir": str((self.folder / CACHE).resolve()), "resume": "auto"}
+        return tree | self._saving(made)
+
+    def _saving(self, run: Settings) -> dict[str, Any]:
+        """When a trial saves: a lost worker goes on from there, and so does whoever copies it."""
+        if self.settings.scheduler != "pbt":
+            return {} if run.save_steps else {"save_steps": SAVE_EVERY}
+        # Another trial may take a checkpoint over some time after it was written.
+        keep = max(run.save_total_limit or 0, _KEPT_FOR_OTHERS)
+        return {"save_steps": self.settings.pbt.every_steps, "save_total_limit": keep}
 
     def _ratio(self, record: TrialRecord, tree: dict[str, Any]) -> Any:
         """The ratio to go on with: that of the last start, where a scheduler has changed it."""

@@ -13,7 +13,7 @@ __all__ = ["ROOT"]  # for tests of this folder
 SCRIPTS = Path(__file__).parent / "scripts"
 SIZES = {"task": 60, "safety": 10}
 RATIO, GLOBAL_BATCH, MICRO_BATCH, RANKS = 0.125, 8, 2, 2
-SECONDS = 120
+SECONDS = 280
 
 
 def fill(folder: Path, model: Path) -> Path:

@@ -84,8 +84,8 @@ def test_a_trials_settings_are_whole_and_its_own(tmp_path):
 
 def test_a_trial_from_waiting_to_done(tmp_path):
     state, seen = opened(settings_of(tmp_path)), []
-    state.changed = lambda: seen.append(state.records["trial-00"].status)
     assert next_name(state) == "unmixed"
+    state.changed = lambda: seen.append(state.records["trial-00"].status)
     entry = state.next()
     assert entry is not None
     assert state.records["trial-00"].status == "waiting"
