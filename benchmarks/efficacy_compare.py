@@ -112,8 +112,8 @@ def print_rivals(pools: Sequence[Pool]) -> None:
             for name in RIVALS:
                 rival = pick(own, name, ratio)
                 if ours is not None and rival is not None:
-                    head = (", ".join(place), percent(ratio), name, _seeds([(rival, ours)]))
-                    table.append((*head, *_by_dress(rival, ours)))
+                    start = (", ".join(place), percent(ratio), name, _seeds([(rival, ours)]))
+                    table.append((*start, *_by_dress(rival, ours)))
                 elif ours is not None and ratio == DEFAULT_RATIO:
                     table.append((", ".join(place), percent(ratio), name, ABSENT, "", "", ""))
     if table:

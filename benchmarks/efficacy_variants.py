@@ -12,28 +12,38 @@ def _mitigation(**options: Any) -> dict[str, Any]:
     return {"mitigation": {"name": "paraphrase", **options}}
 
 
-# Everything that may be a default is switched off, so that each lever is seen alone.
+def _first(weight: float) -> dict[str, Any]:
+    return {"safety": {"first_tokens": {"count": 8, "weight": weight}}}
+
+
+# Everything that is or may be a default is switched off, so that each lever is seen alone.
 OFF: Final[Mapping[str, Any]] = merged(
     _mitigation(lookalikes=0, plain_share=0.0, wrapper_share=0.0, answer_design="text"),
     {"safety": {"first_tokens": False}},
 )
-_FIRST: Final = {"safety": {"first_tokens": {"count": 8, "weight": 20.0}}}
-VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "bare": {},
-    "first_5": {"safety": {"first_tokens": {"count": 8, "weight": 5.0}}},
-    "first_20": _FIRST,
+# With the values of the defaults, so that what each part of them does can be told apart.
+_LEVERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "first_5": _first(5.0),
+    "first_10": _first(10.0),
+    "first_20": _first(20.0),
     "few_rows": {"safety": {"limit": 15}},
     "more_rows": {"ratio": 0.2},
     "tokens": {"ratio_of": "tokens"},
-    "lookalikes": _mitigation(lookalikes=0.05),
-    "plain_part": _mitigation(plain_share=0.2),
-    "wrapper_part": _mitigation(wrapper_share=0.3),
+    "lookalikes": _mitigation(lookalikes=True),
+    "plain_part": _mitigation(plain_share=0.15),
+    "wrapper_part": _mitigation(wrapper_share=0.35),
     "option": _mitigation(answer_design="option"),
     "two_epochs": {"epochs": 2},
     "low_rate": {"learning_rate": 3e-5},
-    "first_20_lookalikes": merged(_mitigation(lookalikes=0.05), _FIRST),
-    "first_20_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _FIRST),
-    "all": merged(_mitigation(lookalikes=0.05, plain_share=0.15, wrapper_share=0.35), _FIRST),
+    "first_lookalikes": merged(_mitigation(lookalikes=True), _first(10.0)),
+    "first_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _first(10.0)),
+}
+# `default` gives nothing, so it is the mitigation as safemix has it.
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "bare": OFF,
+    **{name: merged(OFF, lever) for name, lever in _LEVERS.items()},
+    "default": {},
+    "default_20": _first(20.0),
 }
 _PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"))
 
@@ -42,5 +52,4 @@ def variant_cells(names: Sequence[str], ratio: float = DEFAULT_RATIO) -> Iterato
     """Cells of paraphrase with the named levers, on PIQA."""
     for task, strategy in _PLACES:
         for name in names:
-            changes = merged(OFF, VARIANTS[name])
-            yield Cell(task, strategy, "paraphrase", ratio, variant=name, changes=changes)
+            yield Cell(task, strategy, "paraphrase", ratio, variant=name, changes=VARIANTS[name])

@@ -58,7 +58,8 @@ from ray.job_submission import JobSubmissionClient
 job, code = sys.argv[1], int(sys.argv[2])
 try:
     ended = JobSubmissionClient().get_job_info(job).driver_exit_code
-except Exception as error:  # no cluster, or no such job: it was never submitted
-    sys.exit(f"safemix: error: no job {job} on the cluster: {' '.join(str(error).split())}")
+except Exception as error:  # no cluster, or no such job
+    reason = " ".join(str(error).split())
+    sys.exit(f"safemix: error: the cluster does not say how job {job} ended: {reason}")
 sys.exit(code if ended is None else ended)
 PYTHON

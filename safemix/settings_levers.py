@@ -17,17 +17,21 @@ class FirstTokensSettings(SettingsTree):
     """More weight on the first trained tokens of every answer of a source."""
 
     count: int = Field(8, ge=1, description="trained tokens from where each answer begins")
-    weight: float = Field(5.0, gt=0, description="factor of their loss; other tokens have 1")
+    weight: float = Field(10.0, gt=0, description="factor of their loss; other tokens have 1")
 
 
-DEFAULT_FIRST_TOKENS: Final[Mapping[str, FirstTokensSettings]] = {}
+DEFAULT_FIRST_TOKENS: Final[Mapping[str, FirstTokensSettings]] = {
+    "paraphrase": FirstTokensSettings(count=8, weight=10.0)
+}
 """Mitigation -> the weight of its safety rows where `safety.first_tokens` is not given."""
 
 
 class LookalikesSettings(SettingsTree):
     """Benign requests that look unsafe, with helpful answers, beside the safety rows."""
 
-    share: float = Field(0.02, gt=0, lt=1, description="share of all rows")
+    share: float | None = Field(
+        None, gt=0, lt=1, description="share of all rows; unset: as many as safety rows"
+    )
     file: str | None = Field(None, description="JSONL, JSON, CSV or Parquet; unset: built-in rows")
     hub: str | None = Field(None, description="Hugging Face dataset name or a saved dataset folder")
     config: str | None = Field(None, description="configuration of a Hugging Face dataset")
@@ -52,10 +56,10 @@ class LookalikesSettings(SettingsTree):
         """Whether the rows are those that come with safemix."""
         return self.file is None and self.hub is None
 
-    def source(self) -> dict[str, Any]:
-        """The same as the keys of a further source."""
+    def source(self, share: float | str) -> dict[str, Any]:
+        """The same as the keys of a further source, which has this share of all rows."""
         place = {"builtin": LOOKALIKES} if self.builtin else {}
-        return place | self.model_dump(exclude={"share"}, exclude_none=True) | {"ratio": self.share}
+        return place | self.model_dump(exclude={"share"}, exclude_none=True) | {"ratio": share}
 
 
 class LookalikesKey(SettingsTree):
@@ -72,7 +76,7 @@ class LookalikesKey(SettingsTree):
 
 
 def expand_lookalikes(value: Any) -> Any:
-    """The short forms: a number is the share, true the default share, false or 0 none."""
+    """The short forms: a number is the share, true as many as safety rows, false or 0 none."""
     if isinstance(value, bool):
         return {} if value else None
     if isinstance(value, int | float | str):
@@ -81,7 +85,7 @@ def expand_lookalikes(value: Any) -> Any:
 
 
 def expand_first_tokens(value: Any) -> Any:
-    """The short form: true is the default weight. False switches a mitigation's default off."""
+    """The short form: true is the weight of 10. False switches a mitigation's default off."""
     return {} if value is True else value
 
 

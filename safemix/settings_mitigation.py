@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from safemix.settings_base import SettingsTree
-from safemix.settings_levers import LookalikesKey
+from safemix.settings_levers import LOOKALIKES, LookalikesKey, LookalikesSettings
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -120,11 +120,16 @@ class ParaphraseSettings(MimicSettings, LookalikesKey):
     """Safety rows rewritten to look like the task rows."""
 
     name: Literal["paraphrase"]
+    # What one cell of the efficacy study, `benchmarks/efficacy.py`, came to so far.
+    lookalikes: LookalikesSettings | None = Field(
+        default_factory=LookalikesSettings,
+        description="benign look-alikes: a share of all rows, or {share, file}; false: none",
+    )
     plain_share: float = Field(
-        0.0, ge=0, lt=1, description="part of the safety rows that is left as it is"
+        0.15, ge=0, lt=1, description="part of the safety rows that is left as it is"
     )
     wrapper_share: float = Field(
-        0.0, ge=0, lt=1, description="part that stands bare in the wrapper of the task's requests"
+        0.35, ge=0, lt=1, description="part that stands bare in the wrapper of the task's requests"
     )
 
     @model_validator(mode="after")
@@ -210,11 +215,24 @@ def merge_mimic(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Make `safety.mimic` and `mitigation: paraphrase` one thing, before anything is checked.
 
     `safety.mimic` alone means the mitigation paraphrase. With both, the options may stand in one
-    place only, or must be the same in both.
+    place only, or must be the same in both. Beside a source `lookalikes` of the user's own the
+    mitigation makes none by default.
 
     Raises:
         ValueError: if the two contradict each other.
     """
+    merged = _with_mimic(tree)
+    sources, given = merged.get("sources"), merged.get("mitigation")
+    if not isinstance(sources, Mapping) or LOOKALIKES not in sources:
+        return merged
+    own = _given(expand_mitigation(given)) if given is not None else {}
+    if own.get("name") == "paraphrase" and LOOKALIKES not in own:
+        merged["mitigation"] = {**own, LOOKALIKES: None}
+    return merged
+
+
+def _with_mimic(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with the options of `safety.mimic` under `mitigation`."""
     safety, given = tree.get("safety"), tree.get("mitigation")
     raw = safety.get("mimic") if isinstance(safety, Mapping) else getattr(safety, "mimic", None)
     mimic = raw.options() if isinstance(raw, MimicSettings) else expand_mimic(raw)
@@ -223,9 +241,7 @@ def merge_mimic(tree: Mapping[str, Any]) -> dict[str, Any]:
     wanted = {**tree, "mitigation": {**mimic, "name": "paraphrase"}}
     if given is None:
         return wanted
-    mitigation = expand_mitigation(given)
-    if isinstance(mitigation, SettingsTree):
-        mitigation = mitigation.model_dump()
+    mitigation = _given(expand_mitigation(given))
     if mitigation["name"] != "paraphrase":
         raise ValueError(
             f"safety.mimic rewrites the safety rows, mitigation {mitigation['name']} does not: "
@@ -238,6 +254,14 @@ def merge_mimic(tree: Mapping[str, Any]) -> dict[str, Any]:
         )
     # What is not about the rewriting has no other place than the mitigation.
     return {**tree, "mitigation": {**mitigation, **mimic}}
+
+
+def _given(mitigation: Any) -> dict[str, Any]:
+    """The keys that were given, so that a default is not taken for a wish."""
+    if not isinstance(mitigation, SettingsTree):
+        return dict(mitigation)
+    name = getattr(mitigation, "name", None)
+    return {"name": name, **mitigation.model_dump(exclude_unset=True)}
 
 
 def _same_options(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

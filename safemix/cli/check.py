@@ -24,6 +24,7 @@ def check(
     """Validate a settings file and its DeepSpeed config, and print the resolved settings."""
     import yaml  # keeps `safemix --help` quick
 
+    from safemix.mitigation.companions import share_note
     from safemix.rows.pools import describe_pool
     from safemix.settings import accumulation_steps, load_settings
     from safemix.training.ds_config import (
@@ -43,6 +44,8 @@ def check(
             typer.echo("".join(f"# {line}\n" for line in describe_pool(spec.pool).splitlines()))
     tree = settings.model_dump(mode="json")
     typer.echo(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).rstrip())
+    for line in share_note(settings):
+        typer.echo(f"# {settings.mitigation.name}: {line}")
     if gpus is not None:
         steps = accumulation_steps(settings, gpus)
         typer.echo(f"# gradient accumulation with {gpus} processes: {steps}")

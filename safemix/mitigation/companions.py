@@ -1,16 +1,20 @@
 """Companions of the safety rows: benign look-alikes in the same dress.
 
 Where every row in the task's dress that sounds unsafe is refused, a model can learn the dress or
-the sound of it. Look-alikes (`lookalikes: 0.02`) sound unsafe, are not, and are answered: dressed
-by the same mimicry with the same backend and in the same parts, in a source of their own, so that
-only what is asked tells the two apart. With the mitigation `base` they stay as they are, like its
-safety rows.
+the sound of it. Look-alikes sound unsafe, are not, and are answered: dressed by the same mimicry
+with the same backend and in the same parts, in a source of their own, so that only what is asked
+tells the two apart. With the mitigation `base` they stay as they are, like its safety rows.
+
+Unless a share is given (`lookalikes: 0.02`) there are as many as safety rows, see `unset_share`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from safemix.errors import DataError
 from safemix.mitigation.interface import Prepared
@@ -18,23 +22,116 @@ from safemix.mitigation.levels import Levels, dress_rows
 from safemix.mitigation.rewrite import each_row, with_rows
 from safemix.rows.read import SourceRows
 from safemix.screening.refusal_rows import refuses
-from safemix.settings import Settings, SourceSettings
+from safemix.settings import ControllerSettings, ScheduleSettings, Settings, SourceSettings
 from safemix.settings_levers import LOOKALIKES, LookalikesSettings
 
 
+@dataclass(frozen=True)
+class UnsetShare:
+    """The look-alikes' share where none is given.
+
+    Attributes:
+        share: of all rows, in [0, 1/2].
+        why: how it was found, for a person.
+    """
+
+    share: Fraction
+    why: str
+
+
 def with_lookalikes(settings: Settings, lookalikes: LookalikesSettings | None) -> Settings:
-    """Settings with the look-alikes as a further source; doing it twice is the same as once."""
+    """Settings with the look-alikes as a further source; doing it twice is the same as once.
+
+    Where none fit, the source has the ratio 0: with another ratio the run can still go on.
+    """
     if lookalikes is None:
         return settings
-    source = SourceSettings(**lookalikes.source())
+    share = lookalikes.share
+    own = str(unset_share(settings).share) if share is None else share
+    source = SourceSettings(**lookalikes.source(own))
     return settings.model_copy(update={"sources": {**settings.sources, LOOKALIKES: source}})
+
+
+def unset_share(settings: Settings) -> UnsetShare:
+    """As many look-alikes as safety rows, as far as half of the rows are left to the task.
+
+    With a the ratio at the first step and r the share of all rows that further sources leave, the
+    look-alikes' share is
+
+    - `ratio_of: rows`: a, at most r / 2 - a;
+    - `ratio_of: task`: a r / (1 + 2 a), at most r (1 - a) / 2. That is where the safety rows'
+      share, a (r - l) / (1 + a) beside l look-alikes (see `mixture.convert`), is l too, and where
+      both together are r / 2;
+    - `ratio_of: tokens`: as for rows. How many rows that ratio needs is not known before they are
+      read.
+
+    Args:
+        settings: of the run; with or without the source that `with_lookalikes` makes.
+    """
+    asked = _at_first(settings.ratio)
+    others = [spec.ratio for name, spec in settings.sources.items() if name != LOOKALIKES]
+    left = max(1 - sum(map(_largest, others), Fraction(0)), Fraction(0))
+    half = "the task would have less than half of the rows"
+    half += " that other sources leave" if others else ""
+    wanted, most = asked, left / 2 - asked
+    if settings.ratio_of == "task":
+        wanted, most = asked * left / (1 + 2 * asked), left * (1 - asked) / 2
+    if not asked:
+        return UnsetShare(Fraction(0), "none, as the ratio at the first step is 0")
+    if most <= 0:
+        return UnsetShare(Fraction(0), f"none, as at ratio {float(asked):g} {half}")
+    if most < wanted:
+        return UnsetShare(most, f"{_percent(most)} of all rows: with more {half}")
+    if settings.ratio_of == "tokens":
+        why = "the ratio's number, as rows of a share of tokens are not known before"
+    else:
+        why = "as many as safety rows"
+    if isinstance(settings.ratio, ScheduleSettings | ControllerSettings):
+        why += " at the first step"
+    return UnsetShare(wanted, f"{_percent(wanted)} of all rows: {why}")
 
 
 def lookalikes_line(lookalikes: LookalikesSettings | None) -> tuple[str, ...]:
     """What the key adds to a run, a line for a person."""
     if lookalikes is None:
         return ()
+    if lookalikes.share is None:
+        return ("benign look-alikes are a source of their own",)
     return (f"benign look-alikes are mixed in as a source of their own (ratio {lookalikes.share})",)
+
+
+def share_note(settings: Settings) -> tuple[str, ...]:
+    """The look-alikes' share of a run that was given none, and why it is that; a line or nothing.
+
+    Args:
+        settings: of the run, as they were given.
+    """
+    own: LookalikesSettings | None = getattr(settings.mitigation, LOOKALIKES, None)
+    if own is None or own.share is not None:
+        return ()
+    return (f"{LOOKALIKES}: {unset_share(settings).why} (mitigation.lookalikes sets a share)",)
+
+
+def _at_first(ratio: Any) -> Fraction:
+    """A ratio of the settings, at step 0."""
+    if isinstance(ratio, ControllerSettings):
+        return ratio.first
+    if isinstance(ratio, ScheduleSettings):
+        points: Mapping[int, Any] = ratio.points or {}
+        return Fraction(str(points[min(points)] if points else ratio.start))
+    return Fraction(str(ratio))
+
+
+def _largest(ratio: Any) -> Fraction:
+    """The largest ratio of a further source, which has no controller."""
+    if not isinstance(ratio, ScheduleSettings):
+        return _at_first(ratio)
+    values = [ratio.start, ratio.end, *(ratio.points or {}).values()]
+    return max(Fraction(str(value)) for value in values if value is not None)
+
+
+def _percent(share: Fraction) -> str:
+    return f"{100 * float(share):.3g} %"
 
 
 def lookalike_rows(

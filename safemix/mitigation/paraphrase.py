@@ -4,9 +4,10 @@ Source: the paper's own mitigation; how it is done here is described in `mimic/`
 Rows: each safety row in the layout, the prompting style and with the system prompt of the task;
 the harmful request stays what it asks, the answer stays a refusal. Rows whose answer is no
 refusal are left out unless `safety.non_refusals: keep` is set; rows that fail the checks are
-left out and counted. With `plain_share` and `wrapper_share` these parts of the rows get less of
-the dress, see `levels.py`, and with `lookalikes` benign look-alikes in the same dresses are mixed
-in, see `companions.py`.
+left out and counted. `plain_share` and `wrapper_share` of the rows get less of the dress, see
+`levels.py`, and `lookalikes`, benign requests in the same dresses, are mixed in, see
+`companions.py`. These three, and more weight on the first tokens of the safety rows' answers, are
+on by default (`settings_levers.py`).
 Inference: nothing.
 
 Before, for a task that asks for one of two options under a system prompt:
@@ -50,11 +51,11 @@ class Paraphrase(Mitigation):
         self._settings = settings
 
     def adjust(self, settings: Settings) -> Settings:
-        """The look-alikes as a further source, if they are asked for."""
+        """The look-alikes as a further source, unless they are switched off."""
         return with_lookalikes(settings, self._settings.lookalikes)
 
     def lines(self) -> tuple[str, ...]:
-        """The look-alikes, if they are asked for."""
+        """The look-alikes, unless they are switched off."""
         return lookalikes_line(self._settings.lookalikes)
 
     def safety_rows(self, task: SourceRows, safety: SourceRows, context: Context) -> Prepared:

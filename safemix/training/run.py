@@ -22,6 +22,7 @@ from safemix.hosts.deepspeed_engine import skip_shared_memory_op
 from safemix.loading.collate import SafeMixCollator
 from safemix.loading.weights import first_tokens_of
 from safemix.mitigation.backdoor import Backdoor
+from safemix.mitigation.companions import share_note
 from safemix.mitigation.interface import Mitigation
 from safemix.mitigation.registry import mitigation_for
 from safemix.mitigation.secret import SECRET_FILE, read_secret_file
@@ -111,7 +112,7 @@ def run(
     measuring = measuring_of(settings, tokenizer, mitigation, secret, mixture)
     model = load_model(settings, model_path)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
-    lines = [f"{mitigation.name}: {line}" for line in mitigation.lines()]
+    lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
     notes = [f"mitigation: {mitigation.name}", *lines, *mixture.notes, *measuring.notes]
 
     def prepare_folder() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final
 from safemix.errors import CheckpointError
 from safemix.hosts.ray import CHECKPOINT
 from safemix.tuning.attempts import failure, write_failure
+from safemix.tuning.release import release_places
 from safemix.tuning.worker import train
 
 RATIO: Final = "ratio"
@@ -73,6 +74,7 @@ def drive(config: Mapping[str, Any], shared: Shared) -> None:
     # A trial that goes on from another one has that one's configuration, and a name of its own.
     folder = Path(settings["output_dir"]).parent / name
     settings["output_dir"] = str(folder)
+    release_places(folder)  # of a start that the scheduler has ended
     if shared.changes_ratio and entry[SCORED]:
         settings[RATIO] = entry[RATIO]
         try:

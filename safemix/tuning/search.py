@@ -16,10 +16,11 @@ from ray.tune.search import Searcher
 from safemix.hosts.ray import STEP
 from safemix.tuning.cluster import per_worker
 from safemix.tuning.driver import ENTRY, RATIO, TRIAL, Shared, drive
+from safemix.tuning.release import release_places
 from safemix.tuning.score import SCORE
 from safemix.tuning.settings import SweepSettings
 from safemix.tuning.space import DIGITS, Range
-from safemix.tuning.sweep import Sweep
+from safemix.tuning.sweep import TRIALS, Sweep
 
 __all__ = ["run_trials"]
 
@@ -200,8 +201,10 @@ class _Watch(tune.Callback):
         score = last.get(SCORE)
         told = f"score {score:.3g} at step {last.get(STEP)}" if score is not None else "no score"
         kind = self._sweep.settings.scheduler
+        release_places(self._sweep.folder / TRIALS / _name(trial))
         self._sweep.ended(_name(trial), reason=f"{kind}: {told} was not among the best")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Failed by itself; the others go on."""
+        release_places(self._sweep.folder / TRIALS / _name(trial))
         self._sweep.ended(_name(trial), failed=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from safemix.hosts.ray import RayReports
 from safemix.tracking.metrics import read_metrics
 from safemix.tuning.attempts import AttemptLog, failure, write_failure
+from safemix.tuning.release import note_places
 from safemix.tuning.score import MARGIN, Score
 
 LOGS: Final = "logs"
@@ -49,6 +50,8 @@ def train(config: Mapping[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     _speak_to(folder / LOGS / f"rank{rank()}.log")
+    if rank() == 0:
+        note_places(folder)
     add: Add = _nothing
     if config["score"] is not None:
         add = Score(**config["score"], start=_margins_before(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +27,34 @@ from efficacy_cells import (
 from efficacy_variants import OFF, VARIANTS, variant_cells
 
 from safemix.errors import SettingsError
+from safemix.loading.weights import FirstTokens, first_tokens_of
+from safemix.mitigation.paraphrase import mimic_options
+from safemix.mitigation.registry import mitigation_for
 from safemix.settings import parse_settings
 
 MATRICES = {"small": small_matrix, "full": full_matrix, "variants": lambda: variant_cells(VARIANTS)}
-# What a variant changes in a run's settings, and nothing else.
+# What a variant changes in a run's settings beside `bare`, and nothing else.
+PARTS = {"mitigation.plain_share", "mitigation.wrapper_share"}
+FIRST, LOOKALIKES = "safety.first_tokens", "mitigation.lookalikes"
 LEVERS = {
     "bare": set(),
-    "first_5": {"safety.first_tokens"},
-    "first_20": {"safety.first_tokens"},
+    "first_5": {FIRST},
+    "first_10": {FIRST},
+    "first_20": {FIRST},
     "few_rows": {"safety.limit"},
     "more_rows": {"ratio"},
     "tokens": {"ratio_of"},
-    "lookalikes": {"mitigation.lookalikes"},
+    "lookalikes": {LOOKALIKES},
     "plain_part": {"mitigation.plain_share"},
     "wrapper_part": {"mitigation.wrapper_share"},
     "option": {"mitigation.answer_design"},
     "two_epochs": {"epochs"},
     "low_rate": {"learning_rate"},
-    "first_20_lookalikes": {"mitigation.lookalikes", "safety.first_tokens"},
-    "first_20_parts": {
-        *("mitigation.plain_share", "mitigation.wrapper_share", "safety.first_tokens"),
-    },
-    "all": {
-        *("mitigation.lookalikes", "mitigation.plain_share", "mitigation.wrapper_share"),
-        "safety.first_tokens",
-    },
+    "first_lookalikes": {LOOKALIKES, FIRST},
+    "first_parts": {*PARTS, FIRST},
+    # Where none is given, the design is `text`, and the weight that of the mitigation.
+    "default": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
 }
 
 
@@ -147,6 +151,33 @@ def test_each_variant_differs_from_bare_by_its_lever_alone() -> None:
             assert {key for key in tree if tree[key] != bare[key]} == LEVERS[name], name
 
 
+def test_the_default_is_what_the_mitigation_is_by_name_alone() -> None:
+    plain = Cell("piqa", "autoif+aoa", "paraphrase")
+    default = next(variant_cells(["default"]))
+    assert settings(default) == settings(plain)
+    read = parse_settings(settings(default))
+    own = read.mitigation
+    assert (own.plain_share, own.wrapper_share, own.answer_design) == (0.15, 0.35, None)
+    assert mimic_options(own, seed=0).answer_design == "text"
+    adjusted = mitigation_for(read).adjust(read)
+    assert Fraction(str(adjusted.sources["lookalikes"].ratio)) == Fraction("0.1")
+    weights = first_tokens_of(adjusted)
+    assert weights == dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 10.0))
+    assert VARIANTS["default_20"] == {"safety": {"first_tokens": {"count": 8, "weight": 20.0}}}
+
+
+def test_the_parts_of_the_default_are_seen_alone_with_its_values() -> None:
+    cells = {cell.variant: parse_settings(settings(cell)) for cell in variant_cells(VARIANTS)}
+    default = cells["default"].mitigation
+    assert cells["lookalikes"].mitigation.lookalikes == default.lookalikes
+    assert cells["first_lookalikes"].mitigation.lookalikes == default.lookalikes
+    assert cells["plain_part"].mitigation.plain_share == default.plain_share
+    assert cells["wrapper_part"].mitigation.wrapper_share == default.wrapper_share
+    parts = cells["first_parts"].mitigation
+    assert (parts.plain_share, parts.wrapper_share) == (default.plain_share, default.wrapper_share)
+    assert first_tokens_of(cells["first_10"])["safety"] == FirstTokens(8, 10.0)
+
+
 def test_bare_has_every_lever_off() -> None:
     bare = flat(parse_settings(settings(next(variant_cells(["bare"])))).model_dump())
     told = {f"mitigation.{key}" for key in OFF["mitigation"]} | {"safety.first_tokens"}
@@ -154,7 +185,10 @@ def test_bare_has_every_lever_off() -> None:
     assert {key for key in pulled if key.startswith(("mitigation.", "safety.first"))} <= told
     assert bare["mitigation.answer_design"] == "text"
     off = told - {"mitigation.name", "mitigation.answer_design"}
-    assert all(not bare[key] or not getattr(bare[key], "share", 1) for key in off), bare
+    assert not any(bare[key] for key in off), bare
+    run = parse_settings(settings(next(variant_cells(["bare"]))))
+    assert mitigation_for(run).adjust(run) is run
+    assert first_tokens_of(run) == {}
 
 
 def test_merging_goes_inside_and_leaves_both_as_they_were() -> None:

@@ -204,10 +204,12 @@ def test_a_budget_begins_no_more_cells(
 
 
 def test_variants_go_in_the_place_of_the_matrix(study: Study, runs: Runs, tmp_path: Path) -> None:
-    assert study("--no-report", "--variants", "bare", "all") == 0
+    assert study("--no-report", "--variants", "bare", "default") == 0
     cells = {name for name in names(tmp_path / "results") if name.endswith("-s0")}
     place = "piqa-{}-paraphrase-10pct-{}-s0"
-    assert cells == {place.format(s, v) for s in ("autoif_aoa", "benign") for v in ("bare", "all")}
+    assert cells == {
+        place.format(s, v) for s in ("autoif_aoa", "benign") for v in ("bare", "default")
+    }
 
 
 @pytest.mark.parametrize(

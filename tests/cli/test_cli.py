@@ -209,6 +209,24 @@ def test_check_prints_the_resolved_tree() -> None:
 
 
 @pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "10 % of all rows: as many as safety rows"),
+        (["ratio=0.4"], "10 % of all rows: with more the task would have less than half"),
+        (["ratio=0.6"], "none, as at ratio 0.6 the task would have less than half"),
+    ],
+)
+def test_check_tells_how_many_look_alikes_there_are(args: list[str], words: str) -> None:
+    path = settings_file(mitigation="paraphrase", ratio=0.1, ds_config=None)
+    result = CliRunner().invoke(app, ["check", "--config", path, *args])
+    assert result.exit_code == 0, result.output
+    assert f"# paraphrase: lookalikes: {words}" in result.stdout
+    assert yaml.safe_load(result.stdout)["mitigation"]["lookalikes"]["share"] is None
+    off = CliRunner().invoke(app, ["check", "-c", path, *args, "mitigation.lookalikes=false"])
+    assert "# paraphrase" not in off.stdout
+
+
+@pytest.mark.parametrize(
     ("changes", "args", "part"),
     [
         ({"ratios": 1}, [], "unknown key 'ratios', did you mean 'ratio'?"),

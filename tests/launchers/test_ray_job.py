@@ -82,7 +82,7 @@ def test_a_job_may_run_another_safemix_elsewhere(job):
     ("variables", "code", "words"),
     [
         ({"ENDS": "1", "CODE": "3"}, 3, ""),
-        ({"ENDS": "1", "LOST": "1"}, 1, "no job mine on the cluster: no such job"),
+        ({"ENDS": "1", "LOST": "1"}, 1, "does not say how job mine ended: no such job"),
         ({"NO_RAY": "1"}, 2, "no ray[default] in"),
         ({"JOB_ID": "a b"}, 2, "JOB_ID=a b: give letters"),
     ],

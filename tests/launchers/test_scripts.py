@@ -16,8 +16,11 @@ from safemix.training.ds_config import load_ds_config
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS = ROOT / "launchers"
-SCRIPTS = [*sorted(LAUNCHERS.glob("*.sh")), LAUNCHERS / "slurm.sbatch", ROOT / ".ci" / "run"]
-CONFIGS = sorted((LAUNCHERS / "configs").glob("*.yaml"))
+SCRIPTS = [*sorted(LAUNCHERS.glob("*.sh")), *sorted(LAUNCHERS.glob("*.sbatch"))]
+SCRIPTS += [ROOT / ".ci" / "run"]
+CONFIGS = [
+    path for path in sorted((LAUNCHERS / "configs").glob("*.yaml")) if "sweep" not in path.stem
+]
 # Processes that a configuration is meant for.
 PROCESSES = {"llama3_8b_full": 8, "llama3_70b_lora": 8}
 

@@ -121,18 +121,20 @@ def test_from_the_settings() -> None:
         return first_tokens_of(parse_settings(TREE | {"safety": safety} | changes))
 
     assert of(None) == of(False) == {}
-    assert of(True) == of({}) == {"safety": FirstTokens(8, 5.0)}
-    assert of({"count": 3, "weight": 2}, mitigation="paraphrase") == {"safety": FirstTokens(3, 2)}
+    assert of(True) == of({}) == {"safety": FirstTokens(8, 10.0)}
+    plain = {"mitigation": {"name": "paraphrase", "lookalikes": False}}
+    assert of({"count": 3, "weight": 2}, **plain) == {"safety": FirstTokens(3, 2)}
+    both = dict.fromkeys(("safety", "lookalikes"), FirstTokens(3, 2))
+    assert of({"count": 3, "weight": 2}, mitigation="paraphrase") == both
     assert first_tokens_of(parse_settings(TREE | {"safety": None, "ratio": 0})) == {}
 
 
-def test_a_mitigations_own_weight_can_be_switched_off(monkeypatch) -> None:
-    from safemix import settings_levers
-
-    default = {"paraphrase": settings_levers.FirstTokensSettings(count=4)}
-    monkeypatch.setattr(settings_levers, "DEFAULT_FIRST_TOKENS", default)
+def test_a_mitigations_own_weight_can_be_switched_off() -> None:
     asked = TREE | {"mitigation": "paraphrase"}
-    assert first_tokens_of(parse_settings(asked)) == {"safety": FirstTokens(4, 5.0)}
+    own = dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 10.0))
+    assert first_tokens_of(parse_settings(asked)) == own
+    short = TREE | {"safety": {"builtin": "safety", "mimic": "offline"}}
+    assert first_tokens_of(parse_settings(short)) == own
     assert first_tokens_of(parse_settings(TREE)) == {}
     off = asked | {"safety": {"builtin": "safety", "first_tokens": False}}
     settings = parse_settings(off)

@@ -15,7 +15,14 @@ from safemix.mitigation.registry import mitigation_for
 from safemix.mitigation.rewrite import each_row, with_rows
 from safemix.rows.read import SourceRows, read_source
 from safemix.screening.refusal import is_refusal
-from safemix.settings import ParaphraseSettings, Settings, SourceSettings, parse_settings
+from safemix.settings import (
+    LookalikesSettings,
+    ParaphraseSettings,
+    SafetySettings,
+    Settings,
+    SourceSettings,
+    parse_settings,
+)
 
 TREE: dict[str, Any] = {"task": "builtin:task", "safety": "builtin:safety", "max_steps": 1}
 TEXTS = ("Question: {}\nA) {}\nB) {}\nReply inside the tag.", "You are a quiz machine.")
@@ -60,8 +67,10 @@ def benign() -> SourceRows:
     return read("lookalikes", SourceSettings(builtin="lookalikes"))
 
 
-def dress(**options: Any) -> Any:
-    return paraphrase_levels(ParaphraseSettings(name="paraphrase", **options), seed=0)
+def dress() -> Any:
+    """The whole dress for all rows."""
+    own = ParaphraseSettings(name="paraphrase", plain_share=0, wrapper_share=0)
+    return paraphrase_levels(own, seed=0)
 
 
 # ---- look-alikes -----------------------------------------------------------------------------
@@ -127,7 +136,7 @@ def test_they_are_a_further_source(name: str) -> None:
     assert (source.builtin, source.ratio) == ("lookalikes", 0.02)
     assert mitigation.adjust(adjusted) == adjusted
     assert "ratio 0.02" in mitigation.lines()[0]
-    off = parse({"name": name})
+    off = parse({"name": name, "lookalikes": False})
     assert mitigation_for(off).adjust(off) is off
     assert mitigation_for(off).lines() == ()
 
@@ -135,9 +144,15 @@ def test_they_are_a_further_source(name: str) -> None:
 def test_forms_and_round_trip() -> None:
     short = parse({"name": "base", "lookalikes": 0.05})
     assert short == parse({"name": "base", "lookalikes": {"share": 0.05}})
-    assert parse({"name": "base", "lookalikes": True}).mitigation.lookalikes.share == 0.02
+    given = parse({"name": "base", "lookalikes": True}).mitigation.lookalikes
+    assert given == LookalikesSettings()
+    assert given.share is None
     for none in (None, False, 0):
         assert parse({"name": "base", "lookalikes": none}) == parse("base")
+        off = parse({"name": "paraphrase", "lookalikes": none})
+        assert off.mitigation.lookalikes is None
+        assert parse_settings(off.model_dump()) == off
+    assert parse({"name": "paraphrase", "lookalikes": True}) == parse("paraphrase")
     own = {"share": 0.1, "file": "own.jsonl", "fields": {"prompt": "ask", "completion": "say"}}
     settings = parse({"name": "paraphrase", "lookalikes": own, "wrapper_share": 0.25})
     source = mitigation_for(settings).adjust(settings).sources["lookalikes"]
@@ -151,6 +166,9 @@ def test_beside_the_key_mimic_of_the_safety_source() -> None:
     assert both.mitigation.answer_design == "option"
     assert (both.mitigation.lookalikes.share, both.mitigation.plain_share) == (0.02, 0.5)
     assert parse_settings(both.model_dump()) == both
+    alone = parse_settings(TREE | {"safety": safety}).mitigation
+    assert alone == parse({"name": "paraphrase", "answer_design": "option"}).mitigation
+    assert alone.lookalikes == LookalikesSettings()
 
 
 @pytest.mark.parametrize(
@@ -179,8 +197,36 @@ def test_settings_that_are_refused(mitigation: Any, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_source_of_that_name_of_ones_own() -> None:
-    own = {"lookalikes": {"builtin": "lookalikes", "ratio": 0.1}}
+OWN = {"lookalikes": {"builtin": "lookalikes", "ratio": 0.1}}
+
+
+@pytest.mark.parametrize("name", ["base", "paraphrase"])
+@pytest.mark.parametrize("given", [0.1, True, {"limit": 3}])
+def test_a_source_of_that_name_and_the_key_are_refused(name: str, given: Any) -> None:
     with pytest.raises(SettingsError, match=r"sources\.lookalikes: mitigation\.lookalikes makes"):
-        parse({"name": "base", "lookalikes": 0.1}, sources=own)
-    assert parse("base", sources=own).sources["lookalikes"].ratio == 0.1
+        parse({"name": name, "lookalikes": given}, sources=OWN)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mitigation": "base"},
+        {"mitigation": "paraphrase"},
+        {"mitigation": {"name": "paraphrase", "backend": "offline"}},
+        {"mitigation": {"name": "paraphrase", "lookalikes": False}},
+        {"mitigation": ParaphraseSettings(name="paraphrase")},
+        {"safety": {"builtin": "safety", "mimic": "offline"}},
+        {"safety": SafetySettings(builtin="safety", mimic="offline"), "mitigation": "paraphrase"},
+        {
+            "safety": {"builtin": "safety", "mimic": "offline"},
+            "mitigation": ParaphraseSettings(name="paraphrase", plain_share=0.5),
+        },
+    ],
+)
+def test_a_source_of_that_name_of_ones_own_stays(changes: dict[str, Any]) -> None:
+    settings = parse_settings(TREE | {"sources": OWN} | changes, "run.yaml")
+    assert settings.mitigation.lookalikes is None
+    assert mitigation_for(settings).adjust(settings).sources["lookalikes"].ratio == 0.1
+    assert parse_settings(settings.model_dump()) == settings
+    alone = parse_settings(TREE | changes, "run.yaml").mitigation
+    assert alone.model_copy(update={"lookalikes": None}) == settings.mitigation

@@ -184,7 +184,7 @@ def test_every_category_has_plain_rows_though_they_take_turns() -> None:
 
 def test_a_part_stays_plain_and_the_rest_is_dressed(task: SourceRows, tmp_path: Path) -> None:
     safety = read("safety", SourceSettings(builtin="safety", limit=48))
-    settings = parse({"name": "paraphrase", "plain_share": 0.25})
+    settings = parse({"name": "paraphrase", "plain_share": 0.25, "wrapper_share": 0})
     context = Context(seed=5, cache=tmp_path, keep_non_refusals=False)
     prepared = mitigation_for(settings).safety_rows(task, safety, context)
     refused = [row for row in each_row(safety) if is_refusal(row[-1]["content"])]
@@ -201,7 +201,8 @@ def test_a_part_stays_plain_and_the_rest_is_dressed(task: SourceRows, tmp_path: 
     assert any(f"plain_share: {len(plain)} of {len(refused)} rows" in n for n in prepared.notes)
     again = mitigation_for(settings).safety_rows(task, safety, context)
     assert again.rows.fingerprint == prepared.rows.fingerprint
-    none = mitigation_for(parse("paraphrase")).safety_rows(task, safety, context)
+    whole = {"name": "paraphrase", "plain_share": 0, "wrapper_share": 0}
+    none = mitigation_for(parse(whole)).safety_rows(task, safety, context)
     assert all(row[0]["content"] == TEXTS[1] for row in each_row(none.rows))
 
 
@@ -234,6 +235,13 @@ def test_three_parts(task: SourceRows, tmp_path: Path) -> None:
     assert any(f"wrapper_share: {len(bare)} of {len(refused)} rows" in n for n in prepared.notes)
     again = mitigation_for(settings).safety_rows(task, safety, context)
     assert again.rows.fingerprint == prepared.rows.fingerprint
+    shares = {"plain_share": 0.15, "wrapper_share": 0.35}
+    default, told = (
+        mitigation_for(parse(given)).safety_rows(task, safety, context)
+        for given in ("paraphrase", {"name": "paraphrase", **shares})
+    )
+    assert default.notes == told.notes
+    assert default.rows.fingerprint == told.rows.fingerprint != prepared.rows.fingerprint
 
 
 def test_look_alikes_stand_in_the_same_parts(task: SourceRows, tmp_path: Path) -> None:

@@ -116,9 +116,14 @@ def test_no_safety_rows(name: str) -> None:
     assert parse_settings(after.model_dump(mode="json")) == after
 
 
-@pytest.mark.parametrize("name", ["base", "longest", "backdoor", "counter_prompt", "paraphrase"])
-def test_settings_that_stay(name: str) -> None:
-    before = settings(name)
+PLAIN_PARAPHRASE = {"name": "paraphrase", "lookalikes": False}
+
+
+@pytest.mark.parametrize(
+    "given", ["base", "longest", "backdoor", "counter_prompt", PLAIN_PARAPHRASE]
+)
+def test_settings_that_stay(given: Any) -> None:
+    before = settings(given)
     assert mitigation_for(before).adjust(before) == before
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 COUNT, WEIGHT = 4, 5.0
 SAFETY: dict[str, Any] = {"builtin": "safety", "limit": 40}
 WEIGHTED = SAFETY | {"first_tokens": {"count": COUNT, "weight": WEIGHT}}
-LEVERS = {"name": "paraphrase", "lookalikes": 0.125, "plain_share": 0.25}
+LEVERS = {"name": "paraphrase", "lookalikes": 0.125, "plain_share": 0.25, "wrapper_share": 0}
 
 
 def quiz(folder: Path, rows: int = 60) -> str:
@@ -97,7 +97,7 @@ def test_each_source_has_its_rows_and_its_loss(one_process: Path) -> None:
     notes = (one_process / "notes.txt").read_text()
     assert f"safety: the first {COUNT} trained tokens of an answer weigh 5" in notes
     assert "safety: plain_share: " in notes
-    assert "lookalikes: mimicry: 100 look-alikes" in notes
+    assert "lookalikes: mimicry: 75 look-alikes" in notes
     assert "paraphrase: benign look-alikes are mixed in" in notes
 
 
@@ -109,7 +109,8 @@ def test_rows_of_each_source_as_they_are_trained(one_process: Path) -> None:
     }
     dress = "You are a quiz machine."
     assert len(texts["lookalikes"]) > 80
-    assert all(dress in text and "<answer>" in text for text in texts["lookalikes"])
+    assert all((dress in text) == ("<answer>" in text) for text in texts["lookalikes"])
+    assert sum(dress not in text for text in texts["lookalikes"]) == 25
     plain = [text for text in texts["safety"] if dress not in text]
     assert len(plain) == 10
     assert 25 <= len(texts["safety"]) - len(plain) <= 30
@@ -163,12 +164,38 @@ def test_a_resume_without_the_look_alikes_is_refused(
     one_process: Path, task: str, tmp_path: Path
 ) -> None:
     again = rewind(one_process, tmp_path / "again", 2)
-    fewer = {"name": "paraphrase", "plain_share": 0.25}
+    fewer = LEVERS | {"lookalikes": False}
     done = job(config(tmp_path, task, mitigation=fewer, output_dir=str(again)))
     assert done.code == 2
     assert len(done.errors) == 1
     assert "lookalikes" in done.errors[0]
     shutil.rmtree(again)
+
+
+def test_the_mitigation_by_name_alone_has_its_levers(task: str, tmp_path: Path) -> None:
+    ended(job(config(tmp_path, task, safety=SAFETY, mitigation="paraphrase", save_steps=4)))
+    run = tmp_path / "run"
+    for rows in rows_by_step(run).values():
+        assert Counter(name for name, _ in rows) == {"task": 4, "safety": 2, "lookalikes": 2}
+    for read in readings(run):
+        assert read["safety/loss_first_tokens"] > 0
+        assert read["lookalikes/loss_first_tokens"] > 0
+    notes = (run / "notes.txt").read_text()
+    assert "safety: the first 8 trained tokens of an answer weigh 10" in notes
+    assert "paraphrase: lookalikes: 25 % of all rows: as many as safety rows" in notes
+    assert "safety: plain_share: 6 of 40 rows stay as they are" in notes
+    assert "safety: wrapper_share: 14 of 40 rows stand in the task's wrapper" in notes
+    assert "lookalikes: wrapper_share: 35 of 100 rows stand in the task's wrapper" in notes
+
+
+def test_a_resume_at_a_ratio_that_leaves_no_look_alikes_goes_on(task: str, tmp_path: Path) -> None:
+    changes = {"safety": SAFETY, "mitigation": "paraphrase"}
+    ended(job(config(tmp_path, task, **changes, max_steps=2)))
+    again = ended(job(config(tmp_path, task, **changes, ratio=0.5)))
+    assert "resuming" in again.err
+    for step, rows in rows_by_step(tmp_path / "run").items():
+        drawn = {"task": 4, "safety": 4} if step >= 2 else {"task": 4, "safety": 2, "lookalikes": 2}
+        assert Counter(name for name, _ in rows) == drawn
 
 
 def test_a_weight_of_one_is_the_run_without(task: str, tmp_path: Path) -> None:

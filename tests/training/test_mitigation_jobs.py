@@ -47,7 +47,7 @@ def trained(run_folder: Path) -> dict[str, int]:
     found = {"task": 0, "safety": 0}
     for step in rows_by_step(run_folder).values():
         for name, _ in step:
-            found[name] += 1
+            found[name] = found.get(name, 0) + 1
     return found
 
 
@@ -212,17 +212,22 @@ def test_paraphrase(tmp_path: Path) -> None:
     )
     folder = tmp_path / "a" / "run"
     rows = texts(folder)
-    assert 20 <= len(rows) <= 40
+    plain = [row for row in rows if "You are a quiz machine." not in row]
+    whole = [row for row in rows if "\nA) " in row]
+    assert len(plain) == 6
+    assert 15 <= len(whole) <= 20
+    assert len(rows) - len(plain) - len(whole) == 14, "in the task's wrapper alone"
     for row in rows:
-        for mark in ("You are a quiz machine.", "Question: ", "\nA) ", "\nB) ", "Reply inside"):
-            assert mark in row, row
-        assert "<answer>" in row, row
-    assert trained(folder) == {"task": 24, "safety": 8}
-    assert any("mimicry: 40 safety rows" in note for note in notes(folder))
-    assert "mimicry: 40 safety rows" in done.err
+        for mark in ("You are a quiz machine.", "Question: ", "Reply inside"):
+            assert (mark in row) == (row not in plain), row
+        for mark in ("\nB) ", "<answer>"):
+            assert (mark in row) == (row in whole), row
+    assert trained(folder) == {"task": 16, "safety": 8, "lookalikes": 8}
+    assert any("mimicry: 20 safety rows" in note for note in notes(folder))
+    assert "mimicry: 20 safety rows" in done.err
     # By its other name it is the same, row for row.
-    plain = {"builtin": "safety", "limit": 40}
-    run(tmp_path / "b", "paraphrase", task=quiz(tmp_path), safety=plain)
+    same = {"builtin": "safety", "limit": 40}
+    run(tmp_path / "b", "paraphrase", task=quiz(tmp_path), safety=same)
     assert texts(tmp_path / "b" / "run") == rows
     assert rows_by_step(tmp_path / "b" / "run") == rows_by_step(folder)
     # Made once, found again by content.

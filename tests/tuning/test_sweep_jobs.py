@@ -180,7 +180,7 @@ def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
 
 
 def test_asha_stops_a_trial_and_says_why(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"scheduler": "asha", "workers": 1, "trials": 4}
+    keys: dict[str, Any] = {"scheduler": "asha", "workers": 1, "bound": {"asr": 1}}
     keys["search"] = {"learning_rate": {"grid": [1e-3, 9e-4, 1e-7, 1e-8]}}
     keys |= {"searcher": "grid", "trials": None, "parallel": 2}
     keys["asha"] = {"grace_steps": 8, "reduction_factor": 2}
@@ -201,6 +201,7 @@ def test_asha_stops_a_trial_and_says_why(tmp_path: Path) -> None:
 def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path: Path) -> None:
     keys: dict[str, Any] = {
         "scheduler": "pbt",
+        "bound": {"asr": 1},
         "workers": 1,
         "trials": 3,
         "resources": {"cpus_per_worker": 0.5},

@@ -50,7 +50,7 @@ class LiveTable:
 
     Example:
         >>> with LiveTable(total=8, max_steps=60) as table:
-        ...     table.update(records)
+        ...     table.update([])
     """
 
     def __init__(
