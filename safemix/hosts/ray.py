@@ -62,8 +62,11 @@ class RayReports(TrainerCallback):
             return
         losses = {key: value for key, value in logs.items() if key.endswith("/loss")}
         self._reading |= losses
-        if not self._at_saves or step >= state.max_steps:
+        if not self._at_saves:
             self._report(step, {})
+        elif step >= state.max_steps:
+            # Without what a scheduler compares: at its end no trial is to go on from another.
+            self._report(step, {}, compared=False)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report the checkpoint with the last reading, where that is asked for."""
@@ -71,13 +74,13 @@ class RayReports(TrainerCallback):
         if self._at_saves and self._reading and step < state.max_steps:
             self._report(step, {CHECKPOINT: str(Path(args.output_dir) / f"checkpoint-{step}")})
 
-    def _report(self, step: int, more: Mapping[str, Any]) -> None:
+    def _report(self, step: int, more: Mapping[str, Any], *, compared: bool = True) -> None:
         send = self._send
         if send is None:
             from ray import train
 
             send = train.report
-        reading = {**self._reading, **self._add(step, self._reading)}
+        reading = {**self._reading, **(self._add(step, self._reading) if compared else {})}
         # Schedulers compare numbers, and nothing compares with nan.
         finite = {key: value for key, value in reading.items() if math.isfinite(value)}
         send({STEP: step, **finite, **more})

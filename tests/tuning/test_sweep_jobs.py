@@ -61,7 +61,7 @@ def test_the_lost_worker_costs_no_row_and_repeats_none(done: SweepJob) -> None:
 def test_the_trial_that_fails_stands_with_its_reason(done: SweepJob) -> None:
     trial = record(done.folder, "trial-01")
     assert trial["status"] == "failed"
-    assert "max_length" in trial["reason"] or "trained token" in trial["reason"]
+    assert "no room for a trained token within max_length 8" in trial["reason"]
     assert "\n" not in trial["reason"]
     report = (done.folder / "report.html").read_text("utf-8")
     assert "trial-01" in report
