@@ -66,9 +66,8 @@ def test_the_trial_that_fails_stands_with_its_reason(done: SweepJob) -> None:
     report = (done.folder / "report.html").read_text("utf-8")
     assert "trial-01" in report
     with (done.folder / "trials.csv").open(encoding="utf-8", newline="") as lines:
-        states = {line["name"]: line["status"] for line in csv.DictReader(lines)}
-    assert states["trial-00"] == "done"
-    assert states["trial-01"] == "failed"
+        states = {line["number"]: line["status"] for line in csv.DictReader(lines)}
+    assert (states["0"], states["1"]) == ("done", "failed")
 
 
 def test_baselines_stand_in_every_sweep(done: SweepJob) -> None:
