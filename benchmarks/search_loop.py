@@ -20,13 +20,12 @@ from safemix.hosts.ray import STEP
 from safemix.tuning.driver import ENTRY, RATIO, TRIAL
 from safemix.tuning.front import utility_of, worst_rate
 from safemix.tuning.limits import excess_of
-from safemix.tuning.points import planned_points, settle_point, trial_count
 from safemix.tuning.records import Kind, Outcome, TrialRecord
 from safemix.tuning.score import Score
 from safemix.tuning.search import scheduler_of
-from safemix.tuning.searcher import ListedPoints, OptunaPoints, Points
 from safemix.tuning.settings import SweepSettings
 from safemix.tuning.space import Point
+from safemix.tuning.tune import points_of
 
 
 @dataclass(frozen=True)
@@ -261,16 +260,3 @@ class PlantSweep:
 
     def _draw(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self.surface.seed, 2, self.seed, number + 1])
-
-
-def points_of(settings: SweepSettings) -> Points:
-    """What `safemix tune` asks for points."""
-    planned = planned_points(settings)
-    if planned is not None:
-        return ListedPoints(planned)
-    return OptunaPoints(
-        settings.space,
-        trial_count(settings),
-        settings.seed,
-        lambda point: settle_point(settings, point).values,
-    )

@@ -37,6 +37,9 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ASHA": _ASHA,
     "ASHA, Optuna's points": {**_ASHA, "searcher": "optuna"},
     "PBT": _PBT,
+    "bisection": {"searcher": "bisect", "parallel": 1},
+    "bisection, 2 side by side": {"searcher": "bisect", "parallel": 2},
+    "bisection with ASHA": {"searcher": "bisect", "parallel": 2, "scheduler": "asha"},
 }
 """With the defaults of a sweep for whatever is not named."""
 

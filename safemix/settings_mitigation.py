@@ -135,9 +135,14 @@ class ParaphraseSettings(MimicSettings, LookalikesKey):
     @model_validator(mode="after")
     def _parts(self) -> ParaphraseSettings:
         if self.plain_share + self.wrapper_share >= 1:
+            plain, wrapper = (
+                f"{name} {getattr(self, name)}"
+                + ("" if name in self.model_fields_set else " (its default)")
+                for name in ("plain_share", "wrapper_share")
+            )
             raise ValueError(
-                f"plain_share {self.plain_share} and wrapper_share {self.wrapper_share} leave "
-                "nothing to mimic: give less than 1 together, or mitigation: base"
+                f"{plain} and {wrapper} leave nothing to mimic: "
+                "give less than 1 together, or mitigation: base"
             )
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -158,8 +159,9 @@ def open_mixture(
         cache.mkdir(parents=True, exist_ok=True)
         if secret is not None:
             cache.chmod(0o700)  # the encoded rows hold the secret
-        # Runs that share a cache make the same rows once, and not side by side.
-        with FileLock(cache / ".lock"):
+        # Runs that share a cache make the same rows once, and not side by side. A run's own cache
+        # needs no lock, which some shared file systems do not have.
+        with FileLock(cache / ".lock") if settings.cache_dir is not None else nullcontext():
             return prepare_sources(settings, encoder, cache, secret)
 
     first = shared(prepare)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from safemix.errors import SettingsError
 from safemix.settings import Settings, accumulation_steps, parse_settings
 from safemix.settings_evaluation import PROBE_EVERY
+from safemix.settings_levers import LookalikesKey
 from safemix.tuning.limits import BOUNDED, prompts_needed
 from safemix.tuning.points import (
     LISTED,
@@ -113,11 +114,34 @@ def _check_searcher(sweep: SweepSettings) -> None:
                 "trials out"
             )
         return
+    if sweep.searcher == "bisect":
+        _check_bisection(sweep)
     grids = [key for key, kind in kinds.items() if kind == "grid"]
     if grids:
         raise SettingsError(
             f"search.{grids[0]} is a grid, each value of which is tried; searcher "
             f"{sweep.searcher} picks values: write choice, or set searcher: grid"
+        )
+
+
+def _check_bisection(sweep: SweepSettings) -> None:
+    others = [key for key in sweep.search if key != RATIO]
+    if others or not isinstance(sweep.space.get(RATIO), Range):
+        raise SettingsError(
+            f"searcher bisect looks for the smallest safe ratio, but {(others or [RATIO])[0]} is "
+            "searched otherwise: search ratio alone, with log_uniform or uniform, or set "
+            "searcher: optuna"
+        )
+    rising = [name for name in sweep.bounds if name != "asr"]
+    if rising:
+        raise SettingsError(
+            f"searcher bisect goes by the bound on asr alone, and bound.{rising[0]} is given too: "
+            "leave it out, or set searcher: optuna"
+        )
+    if sweep.scheduler == "pbt":
+        raise SettingsError(
+            "scheduler pbt begins all trials at once, so nothing is known to halve a range by: set "
+            "searcher: random or optuna"
         )
 
 
@@ -201,10 +225,10 @@ def _check_scheduler(sweep: SweepSettings, run: Settings) -> None:
             f"{sweep.scheduler} would do nothing: lower it, or set scheduler: none"
         )
     if sweep.scheduler == "pbt":
-        _check_pbt(sweep)
+        _check_pbt(sweep, run)
 
 
-def _check_pbt(sweep: SweepSettings) -> None:
+def _check_pbt(sweep: SweepSettings, run: Settings) -> None:
     if sweep.searcher == "grid":
         raise SettingsError(
             "scheduler pbt changes the ratio of running trials, which leaves no grid: set "
@@ -223,6 +247,13 @@ def _check_pbt(sweep: SweepSettings) -> None:
         )
     if drops_safety(run_of(sweep)):
         raise SettingsError("scheduler pbt moves the share of safety rows, but the run has none")
+    follows = isinstance(run.mitigation, LookalikesKey) and run.mitigation.lookalikes
+    if follows and follows.share is None:
+        raise SettingsError(
+            "scheduler pbt changes the ratio of running trials, and look-alikes that are as many "
+            "as the safety rows could not follow it: give mitigation.lookalikes of the run a "
+            "share, for example mitigation: {name: paraphrase, lookalikes: 0.05}, or false"
+        )
 
 
 def _check_resources(sweep: SweepSettings) -> None:

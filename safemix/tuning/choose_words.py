@@ -58,7 +58,7 @@ def _chosen(
     bounds: Mapping[str, float],
     keys: Sequence[str],
 ) -> list[str]:
-    said = [f"Use {_named(record)}."]
+    said: list[str] = []
     for name in bounds:
         worst = _worst(record, {name: bounds[name]}, keys)
         said.append(
@@ -89,9 +89,9 @@ def _none(
     worst = _worst(nearest, bounds, keys)
     about = BOUNDED[worst.bound]
     said = [
-        f"None of {trials} trials is within {_bound(bounds)}: no trial can be recommended."
+        f"None of {trials} trials is within {_bound(bounds)}."
         if trials > 1
-        else f"The only trial is not within {_bound(bounds)}: none can be recommended."
+        else f"The only trial is not within {_bound(bounds)}."
     ]
     if not worst.rate.total:
         return [*said, f"The nearest, {_named(nearest)}, has no verdict for its {about.rate}."]

@@ -134,7 +134,7 @@ def distinct_points(sweep: SweepSettings) -> list[Point] | None:
 
 def planned_points(sweep: SweepSettings) -> list[Point] | None:
     """The points of all trials, settled, in order; None for a searcher that learns from trials."""
-    if sweep.searcher == "optuna":
+    if sweep.searcher in ("optuna", "bisect"):
         return None
     if sweep.searcher == "grid":
         return distinct_points(sweep)

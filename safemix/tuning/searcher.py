@@ -50,6 +50,12 @@ class Points(Protocol):
             excess: by how much the constraint is missed; 0 or less where it is met.
         """
 
+    def repeat(self, known: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Take up points that were given before, by number: a sweep that goes on.
+
+        What became of them is told as for any other.
+        """
+
 
 class ListedPoints:
     """Points of a list, one after the other: a grid, or a random draw."""
@@ -63,6 +69,9 @@ class ListedPoints:
 
     def tell(self, number: int, safety: float | None, utility: float | None, excess: float) -> None:
         """A list learns nothing."""
+
+    def repeat(self, known: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """A list gives the same points again."""
 
 
 class OptunaPoints:
@@ -122,10 +131,7 @@ class OptunaPoints:
             self._told[number] = safety, utility, excess
 
     def repeat(self, known: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Take up points that were given before, by number: a sweep that goes on.
-
-        What became of them is told as for any other.
-        """
+        """Take up points that were given before."""
         self._points |= {number: dict(point) for number, point in known}
 
     def _study(self) -> Any:

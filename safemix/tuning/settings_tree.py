@@ -15,6 +15,7 @@ from safemix.settings_base import SettingsTree
 from safemix.tuning.space import Domain, Range, Space, Values
 
 DEFAULT_TRIALS: Final = 16
+HALVINGS: Final = 8
 RANGES: Final = ("log_uniform", "uniform")
 LISTS: Final = ("grid", "choice")
 KINDS: Final = (*RANGES, *LISTS)
@@ -171,8 +172,8 @@ class SweepSettings(SettingsTree):
     run: dict[str, Any]
     set: dict[str, Any] = Field(default_factory=dict, description="changes to the run")
     search: dict[str, DomainSettings] = Field(min_length=1, description="dotted key -> domain")
-    trials: int | None = Field(None, ge=1, description="unset: 16; a grid has its own number")
-    searcher: Literal["optuna", "random", "grid"] = "optuna"
+    trials: int | None = Field(None, ge=1, description="unset: 16, to bisect 8; a grid: all")
+    searcher: Literal["optuna", "random", "grid", "bisect"] = "optuna"
     scheduler: Literal["none", "asha", "pbt"] = "none"
     score: ScoreSettings = Field(default_factory=ScoreSettings)
     asha: AshaSettings = Field(default_factory=AshaSettings)
@@ -191,7 +192,7 @@ class SweepSettings(SettingsTree):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, tree: Any) -> Any:
-        """Whoever writes a grid means the searcher grid; elsewhere 16 trials are the default."""
+        """Whoever writes a grid means the searcher grid; 16 trials are the default, 8 to bisect."""
         if not isinstance(tree, Mapping):
             return tree
         made, search = dict(tree), tree.get("search")
@@ -200,7 +201,7 @@ class SweepSettings(SettingsTree):
             grid = any(isinstance(d, Mapping) and d.get("grid") is not None for d in domains)
             made["searcher"] = "grid" if grid else "optuna"
         if made.get("trials") is None and made["searcher"] != "grid":
-            made["trials"] = DEFAULT_TRIALS
+            made["trials"] = HALVINGS if made["searcher"] == "bisect" else DEFAULT_TRIALS
         if made.get("scheduler") is None:
             made["scheduler"] = "none"
         return made

@@ -20,7 +20,7 @@ from safemix.tuning.front import utility_of, worst_rate
 from safemix.tuning.gather import outcomes_at, read_records, refreshed, write_record
 from safemix.tuning.limits import excess_of
 from safemix.tuning.records import ENDED, TrialRecord
-from safemix.tuning.searcher import OptunaPoints, Points
+from safemix.tuning.searcher import Points
 from safemix.tuning.settings import SweepSettings
 
 TRIALS: Final = "trials"
@@ -112,9 +112,7 @@ class Sweep:
         """Take up what lies in the folder; the baseline without mixing comes first."""
         for record in read_records(self.folder / TRIALS):
             self.records[record.name] = record
-        if isinstance(self._points, OptunaPoints):
-            known = [(r.number, r.point) for r in self._trials()]
-            self._points.repeat(known)
+        self._points.repeat([(r.number, r.point) for r in self._trials()])
         for record in self._trials():
             if record.status in ENDED:
                 self._tell(record)

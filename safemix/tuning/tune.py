@@ -9,18 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from safemix.errors import SettingsError
 from safemix.hosts.resume import write_json
+from safemix.tuning.bisection import BisectedPoints
 from safemix.tuning.choose import Recommendation
 from safemix.tuning.identity import changed_keys, pinned
-from safemix.tuning.points import planned_points, settle_point, trial_count
+from safemix.tuning.points import RATIO, planned_points, settle_point, trial_count
 from safemix.tuning.records import TrialRecord
 from safemix.tuning.results import write_results
 from safemix.tuning.searcher import ListedPoints, OptunaPoints, Points
 from safemix.tuning.settings import SweepSettings, load_sweep
+from safemix.tuning.space import Range
 
 SWEEP: Final = "sweep.yaml"
 _PINNED: Final = "sweep.json"
+_LOCK: Final = ".lock"
 # Beside the trials: ratio 0, and the model before any training.
 _BASELINES: Final = 2
 
@@ -48,20 +53,27 @@ def tune(settings: SweepSettings, *, resume: bool = False) -> Done:
         SettingsError: for a folder that holds another sweep, a cluster that cannot be reached, or
             a trial that does not fit on it.
     """
+    folder = Path(settings.output_dir)
     if not resume:
-        _refuse_taken(Path(settings.output_dir))
+        _refuse_taken(folder)
     from safemix.tuning.cluster import connect
     from safemix.tuning.report.live import LiveTable
     from safemix.tuning.search import run_trials
     from safemix.tuning.sweep import Sweep
 
-    with _ray():
+    with contextlib.ExitStack() as held:
+        if resume:
+            held.enter_context(_alone(folder))
+        held.enter_context(_ray())
         parallel = connect(settings, _say)
         # Not before: a sweep that never began does not take the folder.
         _claim(settings)
+        if not resume:
+            held.enter_context(_alone(folder))
         count = trial_count(settings)
-        _say(f"{count} trials and the baselines, {parallel} at a time")
-        sweep = Sweep(settings, _points(settings))
+        most = "up to " if settings.searcher == "bisect" else ""
+        _say(f"{most}{count} trials and the baselines, {parallel} at a time")
+        sweep = Sweep(settings, points_of(settings))
         steps = max((record.max_steps for record in sweep.all()), default=0)
         with LiveTable(count + _BASELINES, steps) as table:
             sweep.changed = lambda: table.update(sweep.all())
@@ -106,6 +118,29 @@ def _refuse_taken(folder: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second process away from the sweep in a folder.
+
+    Raises:
+        SettingsError: if one is at work there.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SettingsError(
+            f"another `safemix tune` is at work in {folder}: let it end, or stop it first"
+        ) from None
+    except NotImplementedError:  # a file system without locks: nobody can be noticed there
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _claim(settings: SweepSettings) -> None:
     folder = Path(settings.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,8 +148,14 @@ def _claim(settings: SweepSettings) -> None:
     write_json(folder / _PINNED, {"pinned": pinned(settings)})
 
 
-def _points(settings: SweepSettings) -> Points:
+def points_of(settings: SweepSettings) -> Points:
+    """Where the points of a sweep's trials come from: a list, or Optuna."""
     planned = planned_points(settings)
+    if settings.searcher == "bisect":
+        domain = settings.space[RATIO]
+        if not isinstance(domain, Range):
+            raise TypeError("bisection halves a range")
+        return BisectedPoints(RATIO, domain, trial_count(settings))
     if planned is None:
         return OptunaPoints(
             settings.space,

@@ -41,7 +41,7 @@ def train(config: Mapping[str, Any]) -> None:
     if Path(config["cwd"]).is_dir():  # Ray starts workers in a folder of its own
         os.chdir(config["cwd"])
     from safemix.settings import parse_settings
-    from safemix.training.process import lost_peer, plain_words, rank
+    from safemix.training.process import lost_peer, plain_words, rank, world_size
     from safemix.training.run import run
 
     settings = parse_settings(config["settings"])
@@ -60,10 +60,21 @@ def train(config: Mapping[str, Any]) -> None:
     try:
         run(settings, callbacks=[*log, reports], observers=[reports.observe])
     except Exception as error:
-        if not lost_peer(error):
+        if not (lost_peer(error) or _group_is_gone(world_size())):
             write_failure(folder, plain_words(error))
         raise
     print(f"safemix: rank {rank()}: {reports.reported} readings reported", flush=True)
+
+
+def _group_is_gone(ranks: int) -> bool:
+    """Whether this rank failed because Ray is ending it.
+
+    When a rank is lost, Ray destroys the process group of those that are left, which then fail by
+    whatever they were doing.
+    """
+    import torch.distributed as dist
+
+    return ranks > 1 and not dist.is_initialized()
 
 
 def _nothing(step: int, reading: Mapping[str, float]) -> Mapping[str, float]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
 
 import pytest
+from html_for_tests import Reader
 
 from safemix.evaluate.report import figures
 from safemix.evaluate.report.html import write_html
@@ -15,35 +15,6 @@ HOSTILE = (
     "</pre></details><script>alert(1)</script><img src=x onerror=alert(2)>"
     "<svg onload=alert(3)>&lt;b&gt;\x1b[2J\u202e\ud800 ' onclick='x' \" <!-- ]]> $x$"
 )
-VOID = {"meta", "link", "br", "img", "path", "use", "rect", "circle"}
-
-
-class Reader(HTMLParser):
-    """Tags that are open, attributes met, and text."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def measure(side, metric, items, dress="plain", name="builtin"):

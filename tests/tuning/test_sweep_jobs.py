@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -172,3 +173,67 @@ def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
     assert log.startswith(before["trial-00"].rpartition("\n")[0])
     begins = [json.loads(line) for line in log.splitlines() if '"begins"' in line]
     assert [line["step"] > 0 for line in begins] == [False, True], "from its checkpoint"
+
+
+# ---- schedulers -------------------------------------------------------------------------------
+
+
+def test_asha_stops_a_trial_and_says_why(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"scheduler": "asha", "workers": 1, "bound": {"asr": 1}}
+    keys["search"] = {"learning_rate": {"grid": [1e-3, 9e-4, 1e-7, 1e-8]}}
+    keys |= {"searcher": "grid", "trials": None, "parallel": 2}
+    keys["asha"] = {"grace_steps": 8, "reduction_factor": 2}
+    path = sweep_file(tmp_path, run={"ratio": 0.25, "max_steps": 120}, **keys)
+    job = start("--config", str(path), folder=tmp_path)
+    assert job.wait() == 0, job.text
+    trials = [record(job.folder, f"trial-{n:02d}") for n in range(4)]
+    stopped = [trial for trial in trials if trial["status"] == "stopped"]
+    assert stopped
+    assert any(trial["point"]["learning_rate"] < 1e-6 for trial in stopped)
+    for trial in stopped:
+        assert trial["reason"].startswith("asha: score ")
+        assert 8 <= trial["step"] < 120
+    assert trials[0]["status"] == "done"
+    assert record(job.folder, "unmixed")["status"] == "done", "a baseline is never stopped"
+
+
+def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {
+        "scheduler": "pbt",
+        "bound": {"asr": 1},
+        "workers": 1,
+        "trials": 3,
+        "resources": {"cpus_per_worker": 0.5},
+        "pbt": {"every_steps": 20, "quantile": 0.34, "factors": [0.5, 2.0]},
+        "search": {"ratio": {"log_uniform": [0.05, 0.5]}},
+    }
+    run = {"max_steps": 200, "save_steps": 20, "save_total_limit": 8, "mitigation": "base"}
+    run["evaluation"] = {**sweep_run_evaluation(), "probe_every": 20}
+    job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
+    assert job.wait(400) == 0, job.text
+    trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
+    assert all((trial["status"], trial["step"]) == ("done", 200) for trial in trials)
+    changed = [trial for trial in trials if len(trial["ratios"]) > 1]
+    assert changed, job.text
+    for trial in trials:
+        rows = rows_of(job.folder / trial["folder"])
+        assert list(rows) == list(range(200))
+        safety = [row for step in rows.values() for name, row in step if name == "safety"]
+        # Neither lost nor repeated: each pass over the safety rows comes to its end first.
+        counts = Counter(safety)
+        assert max(counts.values()) - min(counts.values()) <= 1 or len(counts) == len(safety)
+        expected, drawn = 0.0, 0
+        ratios = dict(trial["ratios"])
+        ratio = 0.0
+        for step, content in rows.items():
+            ratio = ratios.get(step, ratio)
+            expected += 8 * ratio
+            drawn += sum(name == "safety" for name, _ in content)
+            assert abs(drawn - expected) < 1.5, (trial["number"], step)
+
+
+def sweep_run_evaluation() -> dict[str, Any]:
+    """The evaluation of the runs in these tests."""
+    from sweep_jobs_for_tests import RUN
+
+    return dict(RUN["evaluation"])

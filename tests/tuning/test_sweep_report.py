@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from html.parser import HTMLParser
 
 import pytest
+from html_for_tests import Reader
 from sweep_records import front_of, renamed, sweep, trial
 
 from safemix.tuning.records import TrialRecord
@@ -16,29 +16,6 @@ HOSTILE = "</pre></td><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
-
-
-class Reader(HTMLParser):
-    """Tags that are open, attributes met, and text."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.text: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in {"meta", "img", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 def written(folder, records, recommended=None, *, why="", settings=None, heading="Front"):

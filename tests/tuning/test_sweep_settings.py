@@ -107,7 +107,10 @@ def test_numbers_that_must_be_whole_are_found_out():
         ({"set": {"learnin_rate": 1}}, "run: unknown key 'learnin_rate', did you mean 'learning_r"),
         ({"set": {"output_dir": "x"}}, "set.output_dir: the sweep has a key output_dir"),
         # searchers, schedulers and numbers
-        ({"searcher": "optun"}, "searcher = 'optun': input should be 'optuna', 'random' or 'grid'"),
+        (
+            {"searcher": "optun"},
+            "searcher = 'optun': input should be 'optuna', 'random', 'grid' or 'bisect'",
+        ),
         ({"scheduler": "hyperband"}, "scheduler = 'hyperband': input should be 'none', 'asha'"),
         ({"searcher": "grid"}, "search.ratio is log_uniform, of which there is no end"),
         (
@@ -127,6 +130,23 @@ def test_numbers_that_must_be_whole_are_found_out():
             "leaves no grid",
         ),
         ({"scheduler": "pbt"} | search(learning_rate={"uniform": [0.1, 0.2]}), "search ratio with"),
+        (
+            {"scheduler": "pbt", "run": RUN | {"mitigation": "paraphrase"}},
+            "look-alikes that are as many as the safety rows could not follow it",
+        ),
+        ({"scheduler": "pbt", "searcher": "bisect"}, "nothing is known to halve a range by"),
+        (
+            {"searcher": "bisect", "bound": {"asr": 0.1, "over_refusal": 0.1}},
+            "bound.over_refusal is given too",
+        ),
+        (
+            {"searcher": "bisect"} | search(learning_rate={"uniform": [0.1, 0.2]}),
+            "the smallest safe ratio, but learning_rate is searched otherwise",
+        ),
+        (
+            {"searcher": "bisect"} | search(ratio={"choice": [0.1, 0.2]}),
+            "but ratio is searched otherwise",
+        ),
         ({"scheduler": "pbt", "pbt": {"factors": [1.0]}}, "the ratio has to change"),
         ({"asha": {"grace": 1}}, "unknown key 'asha.grace', did you mean 'grace_steps'?"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 from sweep_records import sweep as made_up_records
 from sweeps_for_tests import SWEEP
 
@@ -88,6 +89,13 @@ def test_a_folder_that_holds_a_sweep_is_not_taken_again(capfd):
         "output_dir"
     )
     assert {path: path.read_bytes() for path in Path("runs/sweep").iterdir()} == before
+
+
+def test_a_folder_in_which_another_process_is_at_work_is_left_alone(capfd):
+    claimed()
+    with FileLock("runs/sweep/.lock"):
+        line = refused(capfd, "--resume", "runs/sweep")
+    assert line == ("another `safemix tune` is at work in runs/sweep: let it end, or stop it first")
 
 
 def test_a_folder_without_a_sweep_is_not_gone_on_with(capfd):

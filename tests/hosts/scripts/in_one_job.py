@@ -31,6 +31,11 @@ def main():
         runpy.run_path(str(scripts / Path(where).name), run_name="__main__")
     if dist.is_initialized():
         end()
+    # Several frameworks' threads in one process: at the interpreter's end one of torch's own was
+    # seen to abort it (SIGABRT) after all work was done. What the scripts raise ends it before.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
