@@ -48,7 +48,7 @@ def write_report(folder: Path, pictures: Path) -> None:
 
 _HEAD: Final = (
     "run", "rows", "seeds", "tokens", "ASR plain", "ASR dressed", "ASR styled", "refused plain",
-    "refused dressed", "incoherent", "utility",
+    "refused dressed", "refused styled", "incoherent", "utility",
 )  # fmt: skip
 
 
@@ -89,7 +89,8 @@ def _row(pool: Pool, name: str) -> tuple[str, ...]:
         brief(pool.asr(dress)) if dress else "",
         brief(pool.asr("styled")),
         brief(pool.refused("plain")),
-        brief(pool.refused(dress or "styled")),
+        brief(pool.refused(dress)) if dress else "",
+        brief(pool.refused("styled")),
         brief(pool.incoherent()),
         brief(pool.utility()),
     )

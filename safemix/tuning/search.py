@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -51,8 +52,10 @@ def run_trials(sweep: Sweep, parallel: int) -> bool:
     """
     settings, folder = sweep.settings, (sweep.folder / RAY).resolve()
     shutil.rmtree(folder, ignore_errors=True)
-    # Tune's own reports would talk over the live table.
+    # Tune's own reports would talk over the live table. Why a trial failed is said there, in one
+    # line, and in its folder at length.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     # The baseline reports no score: no scheduler is to stop or change it.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"

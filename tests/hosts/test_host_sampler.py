@@ -71,11 +71,8 @@ def test_a_ratio_set_between_epochs_and_after_a_resume():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_ray_keeps_the_sampler(monkeypatch, request):
-    import ray
+def test_ray_keeps_the_sampler(monkeypatch):
     from ray.train.torch import train_loop_utils
-
-    request.addfinalizer(ray.shutdown)  # it starts by itself; no later test is to find it running
 
     class Session:
         def get_world_size(self):

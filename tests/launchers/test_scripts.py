@@ -331,6 +331,7 @@ def test_slurm_starts_one_torchrun_a_node(venv, tmp_path):
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_JOB_ID": "123456",
         "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "32",
     }
     done = bash(
         "launchers/slurm.sbatch --config run.yaml --ratio 0.1",
@@ -340,7 +341,8 @@ def test_slurm_starts_one_torchrun_a_node(venv, tmp_path):
     assert done.returncode == 0, done.stderr
     words = " ".join(done.stdout.splitlines()[4:])
     assert words == (
-        "--ntasks-per-node=1 --kill-on-bad-exit=1 torchrun --nnodes 2 --nproc_per_node 4 "
+        "--ntasks-per-node=1 --kill-on-bad-exit=1 --cpus-per-task=32 torchrun "
+        "--nnodes 2 --nproc_per_node 4 "
         "--rdzv_id 123456 --rdzv_backend c10d --rdzv_endpoint node7:23456 "
         "launchers/train.py --config run.yaml --ratio 0.1"
     )

@@ -30,7 +30,7 @@ def search(**domains: Any) -> dict[str, Any]:
 
 def test_defaults():
     found = sweep()
-    assert (found.searcher, found.trials, found.scheduler) == ("optuna", 16, "none")
+    assert (found.searcher, found.trials, found.scheduler) == ("bisect", 8, "none")
     assert (found.workers, found.parallel, found.address, found.max_restarts) == (
         2,
         "auto",
@@ -41,6 +41,25 @@ def test_defaults():
     assert found.space == {"ratio": Range(0.01, 0.3, log=True)}
     assert sweep(bound=0.1).bounds == {"asr": 0.1}
     assert sweep(trials=None, searcher="random").trials == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "searcher"),
+    [
+        ({}, "bisect"),
+        ({"bound": 0.1}, "bisect"),
+        ({"trials": 5}, "bisect"),
+        ({"search": {"ratio": {"uniform": [0, 0.3]}}}, "bisect"),
+        ({"bound": {"asr": 0.1, "over_refusal": 0.1}}, "optuna"),
+        ({"scheduler": "asha"}, "optuna"),
+        ({"scheduler": "pbt"}, "optuna"),
+        ({"search": {"ratio": {"choice": [0.1, 0.2]}}, "trials": 2}, "optuna"),
+        ({"search": SWEEP["search"] | {"learning_rate": {"uniform": [1e-4, 1e-3]}}}, "optuna"),
+        ({"search": {"ratio": {"grid": [0.1, 0.2]}}}, "grid"),
+    ],
+)
+def test_the_searcher_suits_the_search(changes, searcher):
+    assert sweep(**changes).searcher == searcher
 
 
 def test_a_grid_makes_its_own_searcher_and_number():
