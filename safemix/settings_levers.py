@@ -11,6 +11,8 @@ from safemix.settings_base import SettingsTree
 
 LOOKALIKES: Final = "lookalikes"
 """Name of the further source that the key `lookalikes` of a mitigation makes."""
+PARTS: Final = ("plain_share", "wrapper_share")
+"""Keys of the parts that get less than the whole dress."""
 
 
 class FirstTokensSettings(SettingsTree):
@@ -39,6 +41,12 @@ class LookalikesSettings(SettingsTree):
     revision: str | None = Field(None, description="commit of a Hugging Face dataset")
     fields: dict[str, str] | None = Field(None, description="field map, as for any source")
     limit: int | None = Field(None, ge=1, description="use only the first rows")
+    plain_share: float | None = Field(
+        None, ge=0, lt=1, description="part that is left as it is; unset: as the safety rows'"
+    )
+    wrapper_share: float | None = Field(
+        None, ge=0, lt=1, description="part bare in the wrapper; unset: as the safety rows'"
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> LookalikesSettings:
@@ -59,7 +67,9 @@ class LookalikesSettings(SettingsTree):
     def source(self, share: float | str) -> dict[str, Any]:
         """The same as the keys of a further source, which has this share of all rows."""
         place = {"builtin": LOOKALIKES} if self.builtin else {}
-        return place | self.model_dump(exclude={"share"}, exclude_none=True) | {"ratio": share}
+        return (
+            place | self.model_dump(exclude={"share", *PARTS}, exclude_none=True) | {"ratio": share}
+        )
 
 
 class LookalikesKey(SettingsTree):

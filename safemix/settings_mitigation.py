@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from safemix.settings_base import SettingsTree
-from safemix.settings_levers import LOOKALIKES, LookalikesKey, LookalikesSettings
+from safemix.settings_levers import LOOKALIKES, PARTS, LookalikesKey, LookalikesSettings
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -64,6 +64,16 @@ class BaseSettings(LookalikesKey):
     """Safety rows as they are."""
 
     name: Literal["base"] = "base"
+
+    @model_validator(mode="after")
+    def _undressed(self) -> BaseSettings:
+        given = [name for name in PARTS if getattr(self.lookalikes, name, None) is not None]
+        if given:
+            raise ValueError(
+                f"lookalikes.{given[0]}: base leaves all rows as they are: leave it out, or set "
+                "mitigation: paraphrase"
+            )
+        return self
 
 
 class LongestSettings(SettingsTree):
@@ -132,17 +142,33 @@ class ParaphraseSettings(MimicSettings, LookalikesKey):
         0.35, ge=0, lt=1, description="part that stands bare in the wrapper of the task's requests"
     )
 
+    @property
+    def lookalike_parts(self) -> tuple[float, float]:
+        """The look-alikes' plain and wrapper parts: their own, or those of the safety rows."""
+        own = [getattr(self.lookalikes, name, None) for name in PARTS]
+        plain, wrapper = own
+        return (
+            self.plain_share if plain is None else plain,
+            self.wrapper_share if wrapper is None else wrapper,
+        )
+
     @model_validator(mode="after")
     def _parts(self) -> ParaphraseSettings:
         if self.plain_share + self.wrapper_share >= 1:
             plain, wrapper = (
                 f"{name} {getattr(self, name)}"
                 + ("" if name in self.model_fields_set else " (its default)")
-                for name in ("plain_share", "wrapper_share")
+                for name in PARTS
             )
             raise ValueError(
                 f"{plain} and {wrapper} leave nothing to mimic: "
                 "give less than 1 together, or mitigation: base"
+            )
+        if sum(self.lookalike_parts) >= 1:
+            bare, wrapped = self.lookalike_parts
+            raise ValueError(
+                f"lookalikes: plain_share {bare} and wrapper_share {wrapped} leave none in the "
+                "task's layout: give less than 1 together"
             )
         return self
 

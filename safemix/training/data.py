@@ -132,7 +132,8 @@ def _companions(
         return rows, []
     dress = None
     if isinstance(own, ParaphraseSettings):
-        dress = paraphrase_levels(own, seed=settings.seed)
+        plain, wrapper = own.lookalike_parts
+        dress = replace(paraphrase_levels(own, seed=settings.seed), plain=plain, wrapper=wrapper)
     answered = own.lookalikes.builtin
     prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
     return prepared.rows, list(prepared.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from quiz_rows import TEXTS, TREE, parse, quiz, read
 
 from safemix.errors import DataError, SettingsError
+from safemix.loading.encode import Encoder
 from safemix.mitigation.companions import lookalike_rows
 from safemix.mitigation.paraphrase import paraphrase_levels
 from safemix.mitigation.registry import mitigation_for
@@ -22,6 +24,8 @@ from safemix.settings import (
     SourceSettings,
     parse_settings,
 )
+from safemix.training.data import prepare_sources
+from safemix.training.tiny import build_tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +166,35 @@ def test_settings_that_are_refused(mitigation: Any, words: str) -> None:
         parse(mitigation)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_look_alikes_may_have_parts_of_their_own() -> None:
+    both = parse({"name": "paraphrase", "lookalikes": {"plain_share": 0.05}})
+    assert both.mitigation.lookalike_parts == (0.05, 0.35)
+    assert parse("paraphrase").mitigation.lookalike_parts == (0.15, 0.35)
+    assert parse({"name": "paraphrase", "lookalikes": False}).mitigation.lookalike_parts
+    plain = parse("paraphrase")
+    made, same = (mitigation_for(one).adjust(one).sources["lookalikes"] for one in (both, plain))
+    assert made == same, "the rows are the same, dressed otherwise"
+    assert parse_settings(both.model_dump()) == both
+    with pytest.raises(SettingsError, match=r"lookalikes: plain_share 0\.7 and wrapper"):
+        parse({"name": "paraphrase", "lookalikes": {"plain_share": 0.7}})
+    with pytest.raises(SettingsError, match=r"lookalikes\.wrapper_share: base leaves all rows"):
+        parse({"name": "base", "lookalikes": {"wrapper_share": 0.1}})
+
+
+def test_the_parts_of_the_look_alikes_are_those_that_were_given(tmp_path: Path) -> None:
+    own = {"plain_share": 0.0, "wrapper_share": 0.0, "share": 0.1}
+    told: dict[str, list[str]] = {}
+    for name, lookalikes in (("own", own), ("same", {"share": 0.1})):
+        settings = parse({"name": "paraphrase", "lookalikes": lookalikes})
+        encoder = Encoder(build_tiny_tokenizer())
+        entries = json.loads(
+            prepare_sources(mitigation_for(settings).adjust(settings), encoder, tmp_path / name)
+        )
+        told[name] = entries["lookalikes"]["notes"]
+    assert any("plain_share: " in line for line in told["same"])
+    assert not any("_share: " in line for line in told["own"])
 
 
 OWN = {"lookalikes": {"builtin": "lookalikes", "ratio": 0.1}}
