@@ -20,7 +20,13 @@ check() {
 check ruff check .
 check ruff format --check .
 check mypy
-check pytest "$@"
+if (($#)); then
+  check pytest "$@"
+else
+  # Jobs of several processes take all cores, so they run one after the other.
+  check pytest -m "not slow" -n "$(nproc)" --dist loadfile
+  check pytest -m slow
+fi
 if ((${#failed[@]})); then
   die "not good: ${failed[*]}"
 fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,6 +17,9 @@ from safemix.tuning.settings import SweepSettings
 
 _EVERY_S: Final = 2.0
 _REACH_S: Final = 20
+_SILENT: Final = (
+    "still trying {!r}: something listens there, but does not answer as Ray does; Ctrl-C ends this"
+)
 
 
 def connect(sweep: SweepSettings, say: Callable[[str], None]) -> int:
@@ -33,7 +37,7 @@ def connect(sweep: SweepSettings, say: Callable[[str], None]) -> int:
     """
     import ray
 
-    _start(sweep)
+    _start(sweep, say)
     needed = per_trial(sweep)
     deadline = time.monotonic() + sweep.wait_for_resources
     told = False
@@ -76,7 +80,7 @@ def per_worker(sweep: SweepSettings) -> dict[str, float]:
     return found
 
 
-def _start(sweep: SweepSettings) -> None:
+def _start(sweep: SweepSettings, say: Callable[[str], None]) -> None:
     import ray
     from ray.exceptions import RaySystemError
 
@@ -92,7 +96,14 @@ def _start(sweep: SweepSettings) -> None:
             ray.init(address="local", include_dashboard=False, **common)
         else:
             _knock(str(sweep.address))
-            ray.init(address=sweep.address, **common)
+            # Where something other than Ray listens, Ray tries for minutes and says nothing.
+            told = threading.Timer(_REACH_S, say, [_SILENT.format(sweep.address)])
+            told.daemon = True
+            told.start()
+            try:
+                ray.init(address=sweep.address, **common)
+            finally:
+                told.cancel()
     except (ConnectionError, RaySystemError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SettingsError(

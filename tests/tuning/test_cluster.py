@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import Any
 
@@ -106,6 +107,27 @@ def test_a_cluster_that_answers_is_joined(monkeypatch):
         assert cluster.connect(sweep(address=address), pytest.fail) == 1
     assert asked[0]["address"] == address
     assert cluster.os.environ["RAY_USAGE_STATS_ENABLED"] == "0", "nothing leaves the machine"
+
+
+def test_an_address_that_does_not_answer_as_ray_does_is_told_while_ray_tries(monkeypatch):
+    said: list[str] = []
+    answered = threading.Event()
+    monkeypatch.setattr(cluster, "_REACH_S", 0.05)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **kwargs: answered.wait(30))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+
+    def say(text: str) -> None:
+        said.append(text)
+        answered.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert cluster.connect(sweep(address=address), say) == 1
+    assert said == [
+        f"still trying {address!r}: something listens there, but does not answer as Ray does; "
+        "Ctrl-C ends this"
+    ]
 
 
 @pytest.mark.parametrize("address", [None, "local", "auto"])
