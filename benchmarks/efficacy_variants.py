@@ -44,6 +44,9 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     **{name: merged(OFF, lever) for name, lever in _LEVERS.items()},
     "default": {},
     "default_20": _first(20.0),
+    # More of the look-alikes where most of them are refused: in the whole layout of the task.
+    "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),
+    "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
 }
 _PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"))
 

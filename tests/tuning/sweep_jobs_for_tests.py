@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -59,8 +60,14 @@ class SweepJob:
     log: Path
 
     def wait(self, seconds: float = 240) -> int:
-        """Its exit code."""
-        return self.process.wait(seconds)
+        """Its exit code; one that does not end is ended, with all its processes, and fails."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            for process in self.left():
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            raise AssertionError(f"not at an end in {seconds:g} s:\n{self.text[-3000:]}") from None
 
     @property
     def text(self) -> str:

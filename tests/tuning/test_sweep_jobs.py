@@ -16,6 +16,7 @@ import pytest
 import yaml
 from sweep_jobs_for_tests import (
     ROOT,
+    RUN,
     SweepJob,
     record,
     rows_of,
@@ -207,17 +208,22 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
         "pbt": {"every_steps": 20, "quantile": 0.34, "factors": [0.5, 2.0]},
         "search": {"ratio": {"log_uniform": [0.05, 0.5]}},
     }
-    run = {"max_steps": 200, "save_steps": 20, "save_total_limit": 8, "mitigation": "base"}
-    run["evaluation"] = {**sweep_run_evaluation(), "probe_every": 20}
+    run: dict[str, Any] = {
+        "max_steps": 80,
+        "save_steps": 20,
+        "save_total_limit": 8,
+        "mitigation": "base",
+    }
+    run["evaluation"] = {**RUN["evaluation"], "probe_every": 20}
     job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
-    assert job.wait(400) == 0, job.text
+    assert job.wait(300) == 0, job.text
     trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
-    assert all((trial["status"], trial["step"]) == ("done", 200) for trial in trials)
+    assert all((trial["status"], trial["step"]) == ("done", 80) for trial in trials)
     changed = [trial for trial in trials if len(trial["ratios"]) > 1]
     assert changed, job.text
     for trial in trials:
         rows = rows_of(job.folder / trial["folder"])
-        assert list(rows) == list(range(200))
+        assert list(rows) == list(range(80))
         safety = [row for step in rows.values() for name, row in step if name == "safety"]
         # Neither lost nor repeated: each pass over the safety rows comes to its end first.
         counts = Counter(safety)
@@ -230,10 +236,3 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
             expected += 8 * ratio
             drawn += sum(name == "safety" for name, _ in content)
             assert abs(drawn - expected) < 1.5, (trial["number"], step)
-
-
-def sweep_run_evaluation() -> dict[str, Any]:
-    """The evaluation of the runs in these tests."""
-    from sweep_jobs_for_tests import RUN
-
-    return dict(RUN["evaluation"])
