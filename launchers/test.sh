@@ -25,7 +25,7 @@ if (($#)); then
 else
   # Jobs of several processes take all cores, so they run one after the other.
   check pytest -m "not slow" -n "$(nproc)" --dist loadfile
-  check pytest -m slow
+  check pytest -m slow --durations 15
 fi
 if ((${#failed[@]})); then
   die "not good: ${failed[*]}"

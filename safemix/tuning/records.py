@@ -88,10 +88,16 @@ class TrialRecord:
 
     @property
     def ratio(self) -> float | None:
-        """Share of safety rows at its end; 0 without mixing, None before it is known."""
+        """Share of safety rows at its end; 0 without mixing.
+
+        Before it has trained it is the one it is to have; None where only its run file says it.
+        """
         if self.kind != "trial":
             return 0.0
-        return self.ratios[-1][1] if self.ratios else None
+        if self.ratios:
+            return self.ratios[-1][1]
+        asked = self.point.get("ratio")
+        return float(asked) if isinstance(asked, int | float) else None
 
     def side(self, side: Side) -> tuple[Outcome, ...]:
         """Outcomes of one side."""

@@ -86,7 +86,7 @@ def test_the_newest_finite_margin_counts_in_its_worst_dress():
 
 
 def test_trials_stand_by_ratio_behind_the_baselines():
-    ordered = by_ratio([*sweep(8), trial(60, status="waiting")])
+    ordered = by_ratio([*sweep(8), replace(trial(60, status="waiting"), point={})])
     assert [one.kind for one in ordered[:3]] == ["untouched", "unmixed", "trial"]
     ratios = [one.ratio for one in ordered[2:-1]]
     assert ratios == sorted(ratios)

@@ -83,7 +83,7 @@ def test_a_sweep_that_was_cut_short_has_a_page(tmp_path):
     cut = [trial(0, status="running"), trial(1, status="waiting"), trial(2, status="failed")]
     text = "".join(written(tmp_path, cut).text)
     assert "trial-00 (ratio 17.7 %, mitigation base): running at step 30 of 60" in text
-    assert "trial-01 (ratio ?, mitigation paraphrase): waiting" in text
+    assert "trial-01 (ratio 1.58 %, mitigation paraphrase): waiting" in text
     assert "3 trials (1 failed, 1 running, 1 waiting)" in text
 
 
