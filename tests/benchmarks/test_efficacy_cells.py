@@ -55,6 +55,8 @@ LEVERS = {
     # Where none is given, the design is `text`, and the weight that of the mitigation.
     "default": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_more": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
 }
 
 
