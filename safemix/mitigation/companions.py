@@ -2,8 +2,9 @@
 
 Where every row in the task's dress that sounds unsafe is refused, a model can learn the dress or
 the sound of it. Look-alikes sound unsafe, are not, and are answered: dressed by the same mimicry
-with the same backend and in the same parts, in a source of their own, so that only what is asked
-tells the two apart. With the mitigation `base` they stay as they are, like its safety rows.
+with the same backend, and in the same parts unless told otherwise, in a source of their own, so
+that only what is asked tells the two apart. With the mitigation `base` they stay as they are, like
+its safety rows.
 
 Unless a share is given (`lookalikes: 0.02`) there are as many as safety rows, see `unset_share`.
 """

@@ -18,7 +18,7 @@ from safemix.tuning.settings import SweepSettings
 _EVERY_S: Final = 2.0
 _REACH_S: Final = 20
 _SILENT: Final = (
-    "still trying {!r}: something listens there, but does not answer as Ray does; Ctrl-C ends this"
+    "still trying {!r}: something listens there, but has not answered as Ray yet; Ctrl-C ends this"
 )
 
 

@@ -132,7 +132,11 @@ def _alone(folder: Path) -> Iterator[None]:
         raise SettingsError(
             f"another `safemix tune` is at work in {folder}: let it end, or stop it first"
         ) from None
-    except NotImplementedError:  # a file system without locks: nobody can be noticed there
+    except NotImplementedError:
+        _say(
+            f"the file system of {folder} has no locks: a second `safemix tune` there would not be "
+            "noticed"
+        )
         yield
         return
     try:

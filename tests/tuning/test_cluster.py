@@ -125,7 +125,7 @@ def test_an_address_that_does_not_answer_as_ray_does_is_told_while_ray_tries(mon
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert cluster.connect(sweep(address=address), say) == 1
     assert said == [
-        f"still trying {address!r}: something listens there, but does not answer as Ray does; "
+        f"still trying {address!r}: something listens there, but has not answered as Ray yet; "
         "Ctrl-C ends this"
     ]
 

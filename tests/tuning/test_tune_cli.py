@@ -98,6 +98,16 @@ def test_a_folder_in_which_another_process_is_at_work_is_left_alone(capfd):
     assert line == ("another `safemix tune` is at work in runs/sweep: let it end, or stop it first")
 
 
+def test_where_the_file_system_has_no_locks_it_is_said(capfd, monkeypatch, tmp_path):
+    def none(*args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(module.FileLock, "acquire", none)
+    with module._alone(tmp_path):
+        pass
+    assert f"the file system of {tmp_path} has no locks" in capfd.readouterr().err
+
+
 def test_a_folder_without_a_sweep_is_not_gone_on_with(capfd):
     assert refused(capfd, "--resume", "nowhere").startswith("nowhere holds no sweep to go on with")
     Path("other").mkdir()
