@@ -111,6 +111,8 @@ def first_problem(error: ValidationError) -> str:
     names = [str(part) for part in first["loc"] if str(part) in _all_keys() or not _is_tag(part)]
     key = ".".join(names)
     if first["type"] == "extra_forbidden":
+        if key in _INSTEAD:
+            return f"unknown key {key!r}: {_INSTEAD[key]}"
         owners = [tree.__name__ for tree in _trees() if names[-1] in tree.model_fields]
         if owners:
             places = ", ".join(_PLACES.get(owner, "the top level") for owner in owners[:3])
@@ -135,6 +137,7 @@ _MITIGATIONS = (
     ParaphraseSettings,
     PtstSettings,
 )
+_INSTEAD = {"evaluation.task.prompting": "give name, strategy and confirm there, without it"}
 _BRANCHES = ("a ratio", "float", "str", "[key]")
 _PLAINER = {
     "model_type": "expected a mapping of keys",

@@ -215,6 +215,13 @@ class SafeMixTrainer(Trainer):
             logs.update(self._mixture_metrics())
         super().log(logs, start_time)
 
+    def leave_out(self, seconds: float) -> None:
+        """Time since the last log that went to something else than training, such as evaluation.
+
+        It does not count in `perf/tokens_per_s` and `perf/data_wait_share`.
+        """
+        self._read_at = (self._read_at[0] + seconds, self._read_at[1])
+
     def _mixture_metrics(self) -> dict[str, float]:
         """Metrics since the last reading; one all-reduce."""
         read = self.meter.read()

@@ -58,6 +58,7 @@ class EvaluationCallback(TrainerCallback):
         weights: gives a context in which the model has the weights to measure, such as their
             average; by default those that are trained.
         settle: called after the probe, on every rank: no weight may be on its way any more.
+        spent: takes the seconds that a reading took.
         observers: are told of each reading.
     """
 
@@ -70,10 +71,12 @@ class EvaluationCallback(TrainerCallback):
         first: int = 0,
         weights: Callable[[], AbstractContextManager[Any]] = nullcontext,
         settle: Callable[[], object] = lambda: None,
+        spent: Callable[[float], object] = lambda seconds: None,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._measuring, self._log, self._say = measuring, log, say
         self._first, self._weights, self._settle = first, weights, settle
+        self._note_spent = spent
         self._observers = list(observers)
         self._waiting: dict[str, float] = {}
         self._spent: dict[str, float] = {}  # seconds, in the reading under way
@@ -103,6 +106,7 @@ class EvaluationCallback(TrainerCallback):
         passed = max(now - self._since, 1e-9)
         shares = {f"perf/{name}_share": spent / passed for name, spent in self._spent.items()}
         self._waiting, self._since = {**metrics, **shares}, now
+        self._note_spent(sum(self._spent.values()))
         control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

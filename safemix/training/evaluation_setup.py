@@ -106,6 +106,7 @@ def add_measuring(
             first=first,
             weights=weights,
             settle=settle,
+            spent=trainer.leave_out,
             observers=observers,
         )
     )

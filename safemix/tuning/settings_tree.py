@@ -186,6 +186,7 @@ class SweepSettings(SettingsTree):
     address: str | None = Field(None, description="of a Ray cluster; null starts Ray here")
     wait_for_resources: float = Field(0, ge=0, description="seconds")
     max_restarts: int = Field(2, ge=0, description="of a trial, after a lost worker")
+    keep_checkpoints: bool = Field(True, description="of trials that have ended")
     seed: int = Field(0, ge=0, lt=2**32, description="of the searcher")
     output_dir: str = Field("runs/sweep", min_length=1)
     name: str = Field("sweep", description="W&B group of the trials, unless the run names one")

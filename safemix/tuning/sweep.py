@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,7 @@ class Sweep:
             self._tell(record)
         else:
             self._add_untouched()
+        self._free()
 
     def all(self) -> list[TrialRecord]:
         """Baselines first, then the trials by number."""
@@ -127,6 +129,7 @@ class Sweep:
             (self._folder(record.name) / FAILED).unlink(missing_ok=True)
             self._set(replace(record, status="waiting"))
         self._queue = [record.name for record in waiting]
+        self._free()
 
     def _new(self) -> str | None:
         used = {record.number for record in self._trials()}
@@ -190,6 +193,22 @@ class Sweep:
         if outcomes and UNTOUCHED not in self.records:
             made = TrialRecord(-2, "untouched", status="done", outcomes=outcomes)
             self._set(replace(made, folder=f"{TRIALS}/{UNTOUCHED}"))
+
+    def _free(self) -> None:
+        """Remove checkpoints of trials that have come to their end, if they are not to be kept.
+
+        A failed trial's stay: they may show why. So do all while population-based training goes
+        on, where a trial may still take over one of a trial that has ended.
+        """
+        copied = self.settings.scheduler == "pbt"
+        if self.settings.keep_checkpoints or (
+            copied and any(record.status not in ENDED for record in self.records.values())
+        ):
+            return
+        for record in self.records.values():
+            if record.status in ("done", "stopped"):
+                for checkpoint in self._folder(record.name).glob("checkpoint-*"):
+                    shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _set(self, record: TrialRecord) -> None:
         self.records[record.name] = record

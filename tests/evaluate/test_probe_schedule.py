@@ -140,6 +140,26 @@ def test_probe_and_evaluation_have_intervals_of_their_own() -> None:
     assert not follow(Measuring(), steps=3)[1]
 
 
+def test_the_time_of_a_reading_is_told_to_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("safemix.training.evaluation.time.perf_counter", lambda: clock[0])
+
+    def evaluate(model: Any, step: int) -> dict[str, float]:
+        clock[0] += 7.0
+        return {"safety/asr/builtin/plain": 0.25}
+
+    spent: list[float] = []
+    callback = EvaluationCallback(
+        Measuring(None, 0, evaluate, 2), lambda *_: None, lambda _: None, spent=spent.append
+    )
+    state = SimpleNamespace(global_step=0, max_steps=4)
+    callback.on_train_begin(None, state, SimpleNamespace(), model=None)
+    for state.global_step in (1, 2, 3):
+        callback.on_step_end(None, state, SimpleNamespace(should_log=False), model=None)
+    # Step 0 is read before training begins, where no time counts yet.
+    assert spent == [7.0]
+
+
 def test_what_is_not_finite_is_said_and_passed_on() -> None:
     probe = cast(RefusalProbe, Constant())
     logged, seen, said = follow(Measuring(probe, 2), steps=2, model=math.nan)

@@ -285,6 +285,45 @@ def test_population_based_training_goes_on_at_the_ratio_it_had_changed_to(tmp_pa
     assert again.records["trial-00"].point == {"ratio": first[RATIO]}, "what the search chose"
 
 
+def kept(state: Sweep) -> list[str]:
+    """Names of the trials that have checkpoints."""
+    return sorted({path.parent.name for path in (state.folder / TRIALS).glob("*/checkpoint-*")})
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_checkpoints_of_ended_trials_go_if_asked(tmp_path, keep):
+    state = opened(settings_of(tmp_path, keep_checkpoints=keep))
+    for name, end in (("unmixed", "done"), ("trial-00", "done"), ("trial-01", "fails")):
+        assert next_name(state) == name
+        checkpoint(folder_of(state, name), 30)
+        if end == "done":
+            finish(state, name)
+        else:
+            state.ended(name, reason="it failed", failed=True)
+    assert next_name(state) == "trial-02"
+    checkpoint(folder_of(state, "trial-02"), 30)
+    unfinished = ["trial-01", "trial-02"]
+    whole = ["trial-00", *unfinished, "unmixed"]
+    assert kept(state) == (whole if keep else unfinished)
+    # A sweep that is cut between the two, or asked for it later, does it when it goes on.
+    kept_before = settings_of(tmp_path, keep_checkpoints=False)
+    assert kept(opened(kept_before)) == unfinished
+    assert (folder_of(state, "trial-00") / "metrics.jsonl").exists()
+
+
+def test_no_checkpoint_goes_while_another_trial_may_take_it_over(tmp_path):
+    changes = {"search": {"ratio": {"log_uniform": [0.01, 0.3]}}, "scheduler": "pbt", "trials": 2}
+    state = opened(settings_of(tmp_path, searcher="random", keep_checkpoints=False, **changes))
+    names = [next_name(state) for _ in range(3)]
+    for name in names:
+        checkpoint(folder_of(state, name), 30)
+    for name in names[:2]:
+        finish(state, name)
+        assert len(kept(state)) == 3
+    finish(state, names[2])
+    assert kept(state) == []
+
+
 def test_what_the_sweep_writes_holds_no_pickle(tmp_path):
     state = opened(settings_of(tmp_path))
     finish(state, next_name(state))

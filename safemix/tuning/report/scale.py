@@ -20,7 +20,7 @@ from safemix.evaluate.report.figures import GREY, INK
 _MAP: Final = LinearSegmentedColormap.from_list(
     "ratio", colormaps["viridis_r"](np.linspace(0.14, 1.0, 256))
 )
-_STEPS: Final = ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
+_STEPS: Final = ((1, 2, 5), (1, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
 
 
 def ticks(low: float, high: float) -> list[float]:
