@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from safemix.settings_base import SettingsTree
 from safemix.settings_evaluation import EvaluationSettings
 
-DEFAULT_START: Final = Fraction(1, 20)
+DEFAULT_START: Final = Fraction(1, 10)
 MARGIN_SCALE: Final = 1.0
 """Violation of a margin, in nats a token, that counts as 1."""
 ASR_SCALE: Final = 0.1
@@ -33,7 +33,7 @@ class ControllerSettings(SettingsTree):
     of: Literal["plain", "dressed", "worst"] = Field(
         "worst", description="harmful prompts as they are, dressed like the task, or the worse"
     )
-    start: float | str | None = Field(None, description="first ratio; unset: 0.05, within bounds")
+    start: float | str | None = Field(None, description="first ratio; unset: 0.1, within bounds")
     min: float | str = Field(0.01, description="smallest ratio, above 0")
     max: float | str = Field(0.3, description="largest ratio")
     every: int = Field(1, ge=1, description="readings whose mean makes one decision")

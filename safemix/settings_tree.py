@@ -169,7 +169,7 @@ class Settings(SettingsTree):
     mitigation: MitigationSettings = Field(
         default_factory=BaseSettings, description="what keeps the refusals, by name"
     )
-    ratio: RatioSetting = Field(0.05, description="share of safety rows")
+    ratio: RatioSetting = Field(0.1, description="share of safety rows")
     ratio_of: Literal["rows", "task", "tokens"] = Field(
         "rows", description="rows: of all rows; task: per task row; tokens: of trained tokens"
     )

@@ -150,7 +150,7 @@ def test_the_settings_file(tmp_path: Path) -> None:
     text, controlled, _ = blocks("yaml")  # the third is a sweep: see test_sweep_launchers.py
     assert load_settings(_settings(tmp_path, f"{controlled}epochs: 1\n")).evaluation.probes
     settings = load_settings(_settings(tmp_path, text, task=""))
-    assert settings.ratio == 0.05
+    assert settings.ratio == 0.1
     assert settings.global_batch_size == 128
     assert settings.task.fields == {"prompt": "question", "completion": "answer"}
     for line in re.findall(

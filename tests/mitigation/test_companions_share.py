@@ -37,8 +37,8 @@ def drawn(mitigation: Any, **changes: Any) -> tuple[Fraction | None, tuple[str, 
 @pytest.mark.parametrize(
     ("changes", "share", "words"),
     [
-        ({}, "1/20", "lookalikes: 5 % of all rows: as many as safety rows (mitigation.lookalikes"),
-        ({"ratio": 0.1}, "1/10", "10 % of all rows: as many as safety rows"),
+        ({}, "1/10", "lookalikes: 10 % of all rows: as many as safety rows (mitigation.lookalikes"),
+        ({"ratio": 0.05}, "1/20", "5 % of all rows: as many as safety rows"),
         ({"ratio": "1/3"}, "1/6", "16.7 % of all rows: with more the task would have less than h"),
         ({"ratio": 0.25}, "1/4", "25 % of all rows: as many as safety rows"),
         ({"ratio": 0.4}, "1/10", "less than half of the rows (mitigation.lookalikes sets a share)"),
@@ -68,7 +68,7 @@ def test_a_share_that_was_given_stays() -> None:
         lookalikes = {"name": "paraphrase", "lookalikes": asked}
         for ratio in (0, 0.1, 0.9, CONTROLLER):
             assert drawn(lookalikes, ratio=ratio) == (Fraction("0.02"), ())
-    assert drawn({"name": "paraphrase", "lookalikes": {"limit": 5}})[0] == Fraction("0.05")
+    assert drawn({"name": "paraphrase", "lookalikes": {"limit": 5}})[0] == Fraction("0.1")
     assert drawn({"name": "paraphrase", "lookalikes": 0}) == (None, ())
     assert drawn("base") == drawn("longest") == (None, ())
 

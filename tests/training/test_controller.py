@@ -217,8 +217,8 @@ def test_bad_settings_are_told_in_one_line(changes: dict[str, Any], told: str) -
 
 
 def test_the_first_ratio_is_within_the_bounds() -> None:
-    assert made(start=None).rule.start == Fraction(1, 20)
-    assert made(start=None, min=0.1).rule.start == Fraction(1, 10)
+    assert made(start=None).rule.start == Fraction(1, 10)
+    assert made(start=None, min=0.2).rule.start == Fraction(1, 5)
     assert made(start="1/30").rule.start == Fraction(1, 30)
 
 
