@@ -178,6 +178,9 @@ def test_rows_left_are_those_of_running_and_waiting_trials():
     assert rows_left([state(0, "done", 60), again], 2, 60) == 32 * 30
     untouched = TrialRecord(0, "untouched", status="running")
     assert rows_left([untouched, state(1, "done", 60)], 2, 60) == 0
+    # A fresh sweep knows no length before its first trial has begun.
+    unmixed = TrialRecord(-1, "unmixed", status="done", step=60, max_steps=60, rows=32 * 60)
+    assert rows_left([unmixed], 5, 0) == 32 * 4 * 60
 
 
 def test_time_left_comes_from_the_rows_since_the_first_look():

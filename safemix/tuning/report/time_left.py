@@ -16,7 +16,7 @@ class TimeLeft:
 
     Args:
         total: trials of the sweep, baselines included.
-        max_steps: of a whole trial.
+        max_steps: of a whole trial; 0 for what the longest that has begun is to have.
     """
 
     def __init__(self, total: int, max_steps: int) -> None:
@@ -49,13 +49,15 @@ def rows_left(records: Sequence[TrialRecord], total: int, max_steps: int) -> flo
     Args:
         records: all that are known.
         total: trials of the sweep, baselines included.
-        max_steps: of a whole trial.
+        max_steps: of a whole trial; 0 for what the longest that has begun is to have.
     """
     # After a restart some rows count twice, but not their steps.
     begun = [r for r in records if r.step and not r.restarts] or [r for r in records if r.step]
     if not begun:
         return None
     rows_a_step = sum(r.rows for r in begun) / sum(r.step for r in begun)
+    # Epochs are counted in steps by the trials themselves.
+    max_steps = max_steps or max(r.max_steps for r in records)
     ended = [r.step for r in records if r.kind == "trial" and r.status in ENDED]
     usual = fmean(ended) if ended else float(max_steps)
     steps = 0.0
