@@ -76,6 +76,14 @@ def test_only_neutral_labels_come_along(before, expected):
     assert answer_text(kind, "No.") == expected
 
 
+def test_words_after_another_slot_of_the_line_are_no_label():
+    option = slot("label", values=("Method A", "Method B"))
+    kind = answers("opener", ["Of course.\n\n", option, " works: ", slot(multiline=True)], body=1)
+    assert answer_text(kind, "No.") == "No."
+    kind = answers("text", [option, " works.\nAnswer: ", slot(multiline=True)], body=1)
+    assert answer_text(kind, "No.") == "Answer: No."
+
+
 def test_number_lines_are_left_out():
     layout = [slot(multiline=True), "\n#### ", slot("number")]
     assert answer_text(answers("number_line", layout), REFUSAL) == REFUSAL

@@ -27,6 +27,7 @@ _EMPTY: Final[dict[JsonType, Any]] = {
 # A label such as "Answer:" or "### Response:"; at most so many words.
 _LABEL: Final = re.compile(r"[#*\s]*[^\W\d_][\w ]{0,30}(?:\*\*)?:(?:\*\*)?\s*\Z")
 _LABEL_WORDS: Final = 3
+_SLOT: Final = "\0"
 _FENCE: Final = re.compile(r"```([\w+#-]*)[ ]*\n\Z")
 _SLASHES: Final = word_set(
     "js javascript ts typescript java c cpp c++ csharp c# go rust swift kotlin scala php dart"
@@ -124,7 +125,8 @@ def _after_label(answer: AnswerLayout, text: str) -> str:
     for part in answer.layout.parts:
         if part is body:
             break
-        before = part if isinstance(part, str) else ""
+        # Words after another slot on the same line ("Option A works: ...") are no label.
+        before += part if isinstance(part, str) else _SLOT
     line = before.rsplit("\n", 1)[-1] if before.strip() else ""
     if line == "" and before.endswith("\n"):
         line = before.rstrip("\n").rsplit("\n", 1)[-1] + "\n"
