@@ -142,6 +142,8 @@ _BRANCHES = ("a ratio", "float", "str", "[key]")
 _PLAINER = {
     "model_type": "expected a mapping of keys",
     "dict_type": "expected a mapping of keys",
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
     "float_parsing": "expected a number",
     "float_type": "expected a number",
     "int_parsing": "expected a whole number",

@@ -74,6 +74,11 @@ def test_forms_of_lora_and_ratio() -> None:
         ({"safety": None}, "set safety or ratio: 0"),
         ({"epochs": 1}, "give epochs or max_steps, not both"),
         ({"max_steps": "ten"}, "max_steps = 'ten': expected a whole number"),
+        ({"audit_rows": "maybe"}, "audit_rows = 'maybe': expected true or false"),
+        (
+            {"evaluation": {"task": {"file": "x", "prompting": {"task": "piqa"}}}},
+            "'evaluation.task.prompting': give name, strategy and confirm there",
+        ),
         ({"learning_rate": float("inf")}, "learning_rate = inf: expected a finite number"),
         ({"granularity": "batch", "ratio_of": "tokens"}, "needs granularity: row"),
     ],
