@@ -43,6 +43,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bare": OFF,
     **{name: merged(OFF, lever) for name, lever in _LEVERS.items()},
     "default": {},
+    "default_5": _first(5.0),
     "default_20": _first(20.0),
     # More of the look-alikes where most of them are refused: in the whole layout of the task.
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),

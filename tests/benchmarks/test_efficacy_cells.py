@@ -54,6 +54,7 @@ LEVERS = {
     "first_parts": {*PARTS, FIRST},
     # Where none is given, the design is `text`, and the weight that of the mitigation.
     "default": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_5": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_more": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
