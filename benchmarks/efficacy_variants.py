@@ -43,17 +43,18 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bare": OFF,
     **{name: merged(OFF, lever) for name, lever in _LEVERS.items()},
     "default": {},
+    "default_3": _first(3.0),
     "default_5": _first(5.0),
     "default_20": _first(20.0),
     # More of the look-alikes where most of them are refused: in the whole layout of the task.
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
 }
-_PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"))
+_PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa"))
 
 
 def variant_cells(names: Sequence[str], ratio: float = DEFAULT_RATIO) -> Iterator[Cell]:
-    """Cells of paraphrase with the named levers, on PIQA."""
+    """Cells of paraphrase with the named levers."""
     for task, strategy in _PLACES:
         for name in names:
             yield Cell(task, strategy, "paraphrase", ratio, variant=name, changes=VARIANTS[name])

@@ -54,6 +54,7 @@ LEVERS = {
     "first_parts": {*PARTS, FIRST},
     # Where none is given, the design is `text`, and the weight that of the mitigation.
     "default": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_3": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_5": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
@@ -144,7 +145,7 @@ def test_benign_prompts_have_no_wrapper_and_only_aoa_confirms() -> None:
 def test_each_variant_differs_from_bare_by_its_lever_alone() -> None:
     assert set(LEVERS) == set(VARIANTS)
     places = {(cell.task, cell.strategy) for cell in variant_cells(["bare"])}
-    assert places == {("piqa", "autoif+aoa"), ("piqa", "benign")}
+    assert places == {("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa")}
     for place in places:
         own = [c for c in variant_cells(VARIANTS) if (c.task, c.strategy) == place]
         read = {c.variant: flat(parse_settings(settings(c)).model_dump()) for c in own}
