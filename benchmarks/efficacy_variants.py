@@ -35,8 +35,8 @@ _LEVERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "option": _mitigation(answer_design="option"),
     "two_epochs": {"epochs": 2},
     "low_rate": {"learning_rate": 3e-5},
-    "first_lookalikes": merged(_mitigation(lookalikes=True), _first(10.0)),
-    "first_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _first(10.0)),
+    "first_lookalikes": merged(_mitigation(lookalikes=True), _first(5.0)),
+    "first_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _first(5.0)),
 }
 # `default` gives nothing, so it is the mitigation as safemix has it.
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -44,7 +44,7 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     **{name: merged(OFF, lever) for name, lever in _LEVERS.items()},
     "default": {},
     "default_3": _first(3.0),
-    "default_5": _first(5.0),
+    "default_10": _first(10.0),
     "default_20": _first(20.0),
     # More of the look-alikes where most of them are refused: in the whole layout of the task.
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),

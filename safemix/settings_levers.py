@@ -19,11 +19,11 @@ class FirstTokensSettings(SettingsTree):
     """More weight on the first trained tokens of every answer of a source."""
 
     count: int = Field(8, ge=1, description="trained tokens from where each answer begins")
-    weight: float = Field(10.0, gt=0, description="factor of their loss; other tokens have 1")
+    weight: float = Field(5.0, gt=0, description="factor of their loss; other tokens have 1")
 
 
 DEFAULT_FIRST_TOKENS: Final[Mapping[str, FirstTokensSettings]] = {
-    "paraphrase": FirstTokensSettings(count=8, weight=10.0)
+    "paraphrase": FirstTokensSettings(count=8, weight=5.0)
 }
 """Mitigation -> the weight of its safety rows where `safety.first_tokens` is not given."""
 

@@ -36,7 +36,7 @@ class FirstTokens:
     """
 
     count: int = 8
-    weight: float = 10.0
+    weight: float = 5.0
 
     def __post_init__(self) -> None:
         if self.count < 1:

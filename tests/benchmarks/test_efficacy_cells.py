@@ -55,7 +55,7 @@ LEVERS = {
     # Where none is given, the design is `text`, and the weight that of the mitigation.
     "default": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_3": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
-    "default_5": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_10": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_more": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
@@ -166,7 +166,7 @@ def test_the_default_is_what_the_mitigation_is_by_name_alone() -> None:
     adjusted = mitigation_for(read).adjust(read)
     assert Fraction(str(adjusted.sources["lookalikes"].ratio)) == Fraction("0.1")
     weights = first_tokens_of(adjusted)
-    assert weights == dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 10.0))
+    assert weights == dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 5.0))
     assert VARIANTS["default_20"] == {"safety": {"first_tokens": {"count": 8, "weight": 20.0}}}
 
 

@@ -121,7 +121,7 @@ def test_from_the_settings() -> None:
         return first_tokens_of(parse_settings(TREE | {"safety": safety} | changes))
 
     assert of(None) == of(False) == {}
-    assert of(True) == of({}) == {"safety": FirstTokens(8, 10.0)}
+    assert of(True) == of({}) == {"safety": FirstTokens(8, 5.0)}
     plain = {"mitigation": {"name": "paraphrase", "lookalikes": False}}
     assert of({"count": 3, "weight": 2}, **plain) == {"safety": FirstTokens(3, 2)}
     both = dict.fromkeys(("safety", "lookalikes"), FirstTokens(3, 2))
@@ -131,7 +131,7 @@ def test_from_the_settings() -> None:
 
 def test_a_mitigations_own_weight_can_be_switched_off() -> None:
     asked = TREE | {"mitigation": "paraphrase"}
-    own = dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 10.0))
+    own = dict.fromkeys(("safety", "lookalikes"), FirstTokens(8, 5.0))
     assert first_tokens_of(parse_settings(asked)) == own
     short = TREE | {"safety": {"builtin": "safety", "mimic": "offline"}}
     assert first_tokens_of(parse_settings(short)) == own
