@@ -206,10 +206,9 @@ def test_a_budget_begins_no_more_cells(
 def test_variants_go_in_the_place_of_the_matrix(study: Study, runs: Runs, tmp_path: Path) -> None:
     assert study("--no-report", "--variants", "bare", "default") == 0
     cells = {name for name in names(tmp_path / "results") if name.endswith("-s0")}
-    place = "piqa-{}-paraphrase-10pct-{}-s0"
-    assert cells == {
-        place.format(s, v) for s in ("autoif_aoa", "benign") for v in ("bare", "default")
-    }
+    places = ("piqa-autoif_aoa", "piqa-benign", "gsm8k-autoif_aoa")
+    variants = ("bare", "default")
+    assert cells == {f"{p}-paraphrase-10pct-{v}-s0" for p in places for v in variants}
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_the_mitigation_by_name_alone_has_its_levers(task: str, tmp_path: Path) 
         assert read["safety/loss_first_tokens"] > 0
         assert read["lookalikes/loss_first_tokens"] > 0
     notes = (run / "notes.txt").read_text()
-    assert "safety: the first 8 trained tokens of an answer weigh 10" in notes
+    assert "safety: the first 8 trained tokens of an answer weigh 5" in notes
     assert "paraphrase: lookalikes: 25 % of all rows: as many as safety rows" in notes
     assert "safety: plain_share: 6 of 40 rows stay as they are" in notes
     assert "safety: wrapper_share: 14 of 40 rows stand in the task's wrapper" in notes

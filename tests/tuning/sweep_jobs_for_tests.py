@@ -74,9 +74,14 @@ class SweepJob:
         """All it said."""
         return self.log.read_text("utf-8")
 
-    def left(self) -> list[psutil.Process]:
-        """Processes of the sweep that still run, Ray's included."""
-        return [p for p in psutil.process_iter() if p.pid != os.getpid() and self._mine(p)]
+    def left(self, after: float = 0) -> list[psutil.Process]:
+        """Processes of the sweep that still run, Ray's included; after so many seconds at most."""
+        end = time.monotonic() + after
+        while True:
+            found = [p for p in psutil.process_iter() if p.pid != os.getpid() and self._mine(p)]
+            if not found or time.monotonic() >= end:
+                return found
+            time.sleep(0.2)
 
     def kill_worker(self, trial: str, rank: int) -> int:
         """SIGKILL the worker that writes to a trial's log; its process id."""

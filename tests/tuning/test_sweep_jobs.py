@@ -154,7 +154,8 @@ def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
     until(lambda: step_of(job.folder, "trial-01") >= 6, job)
     job.process.send_signal(signal.SIGINT)
     assert job.wait(90) == 130, job.text
-    assert job.left() == [], "no orphans"
+    # W&B's own processes end when they find that what they watch is gone.
+    assert job.left(after=15) == [], "no orphans"
     assert "go on with: safemix tune --resume" in job.text
     assert (job.folder / "report.html").exists()
     assert record(job.folder, "trial-00")["status"] == "done"
@@ -213,7 +214,7 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
         "search": {"ratio": {"log_uniform": [0.05, 0.5]}},
     }
     run: dict[str, Any] = {
-        "max_steps": 80,
+        "max_steps": 48,
         "save_steps": 8,
         "save_total_limit": 16,
         "mitigation": "base",
@@ -222,12 +223,12 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
     job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
     assert job.wait(300) == 0, job.text
     trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
-    assert all((trial["status"], trial["step"]) == ("done", 80) for trial in trials)
+    assert all((trial["status"], trial["step"]) == ("done", 48) for trial in trials)
     changed = [trial for trial in trials if len(trial["ratios"]) > 1]
     assert changed, job.text
     for trial in trials:
         rows = rows_of(job.folder / trial["folder"])
-        assert list(rows) == list(range(80))
+        assert list(rows) == list(range(48))
         safety = [row for step in rows.values() for name, row in step if name == "safety"]
         # Neither lost nor repeated: each pass over the safety rows comes to its end first.
         counts = Counter(safety)
