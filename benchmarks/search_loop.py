@@ -1,4 +1,4 @@
-"""A sweep on the plant: the product's searchers, score and rule, and Ray's own schedulers.
+"""A sweep on the plant: the product's searchers, schedulers and rule, with Ray's interface.
 
 Ray's schedulers decide when a trial reports. `Controller` is what they see of Ray Tune: it holds
 the trials and does what they ask for, in one process and without a cluster. Trials that run have
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +21,8 @@ from safemix.tuning.driver import ENTRY, RATIO, TRIAL
 from safemix.tuning.front import utility_of, worst_rate
 from safemix.tuning.limits import excess_of
 from safemix.tuning.records import Kind, Outcome, TrialRecord
+from safemix.tuning.scheduler import scheduler_of
 from safemix.tuning.score import Score
-from safemix.tuning.search import scheduler_of
 from safemix.tuning.settings import SweepSettings
 from safemix.tuning.space import Point
 from safemix.tuning.tune import points_of
@@ -63,7 +63,9 @@ class PlantTrial:
 
     def __init__(self, number: int, point: Point, state: State, draw: np.random.Generator) -> None:
         self.number, self.point, self.state, self.draw = number, point, state, draw
-        self.trial_id, self.experiment_tag = f"trial-{number:03d}", ""
+        self.trial_id, self.experiment_tag = f"trial-{number:02d}", ""
+        self.custom_dirname = self.trial_id
+        self.readings: list[dict[str, float]] = []
         entry = {TRIAL: self.trial_id, RATIO: point[RATIO]}
         self.config: dict[str, Any] = {ENTRY: entry}
         self.status = "PENDING"
@@ -160,8 +162,8 @@ class PlantSweep:
         population = self.settings.scheduler == "pbt"
         if not population:
             self._unmixed()
-        self._points, self._scheduler = points_of(self.settings), scheduler_of(self.settings)
-        self._controller = Controller()
+        self._points, self._controller = points_of(self.settings), Controller()
+        self._scheduler = scheduler_of(self.settings, self._all)
         while population and self._add():  # it compares trials that run at the same time
             pass
         while running := self._started():
@@ -173,11 +175,16 @@ class PlantSweep:
 
     def _unmixed(self) -> None:
         """The baseline runs whole: no scheduler compares it with trials."""
-        draw = self._draw(-1)
-        state = advance(self.surface, begin(self.surface, draw), 0.0, self.steps, self.steps)
+        draw, noise = self._draw(-1), np.random.default_rng([self.surface.seed, 3, self.seed])
+        state, read = begin(self.surface, draw), []
+        while state.step < self.steps:
+            steps = min(self.every, self.steps - state.step)
+            state = advance(self.surface, state, 0.0, steps, self.steps)
+            read.append(self._reading(state, noise))
         self.rows += self.steps * self.batch
         found = outcomes(self.surface, state, draw, self.sizes)
-        self.records.append(self._record(-1, state, found, self.steps * self.batch, {}))
+        made = self._record(-1, state, found, self.steps * self.batch, {})
+        self.records.append(replace(made, readings=tuple(read)))
 
     def _add(self) -> bool:
         number = len(self._controller.trials)
@@ -207,8 +214,9 @@ class PlantSweep:
         """Train to the next reading, and let the scheduler decide."""
         if trial.status != "RUNNING":  # another trial's report has ended this turn
             return
-        if not trial.last_result:
-            self._report(trial)
+        if not trial.last_result and self._report(trial) == "STOP":
+            self._end(trial, done=False)
+            return
         steps = min(self.every, self.steps - trial.state.step)
         trial.state = advance(self.surface, trial.state, trial.ratio, steps, self.steps)
         trial.rows += steps * self.batch
@@ -224,11 +232,25 @@ class PlantSweep:
             self._controller.pause_trial(trial)
 
     def _report(self, trial: PlantTrial) -> str:
-        step = trial.state.step
-        found = reading(self.surface, trial.state, self.batch, self.steps, trial.draw)
-        trial.last_result = {STEP: step, **found, **trial.score(step, found)}
+        step, found = trial.state.step, self._reading(trial.state, trial.draw)
+        trial.readings.append(found)
+        trial.last_result = {**found, **trial.score(step, found)}
         decision = self._scheduler.on_trial_result(self._controller, trial, trial.last_result)
         return str(decision)
+
+    def _reading(self, state: State, draw: np.random.Generator) -> dict[str, float]:
+        found = reading(self.surface, state, self.batch, self.steps, draw)
+        return {STEP: state.step, **found}
+
+    def _all(self) -> list[TrialRecord]:
+        """How the trials stand, as the sweep's records say it to a scheduler."""
+        ended = {record.number for record in self.records}
+        running = (trial for trial in self._controller.trials if trial.number not in ended)
+        return [*self.records, *map(self._running, running)]
+
+    def _running(self, trial: PlantTrial) -> TrialRecord:
+        made = self._record(trial.number, trial.state, (), trial.rows, trial.point)
+        return replace(made, status="running", readings=tuple(trial.readings))
 
     def _end(self, trial: PlantTrial, *, done: bool) -> None:
         trial.status = "TERMINATED"
@@ -239,6 +261,7 @@ class PlantSweep:
             return
         found = outcomes(self.surface, trial.state, trial.draw, self.sizes)
         made = self._record(trial.number, trial.state, found, trial.rows, trial.point)
+        made = replace(made, readings=tuple(trial.readings))
         self.records.append(made)
         rate = worst_rate(made)
         self._points.tell(

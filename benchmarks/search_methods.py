@@ -29,12 +29,28 @@ _PBT: Final[Mapping[str, Any]] = {
     "searcher": "random", "trials": _POPULATION, "parallel": _POPULATION, "scheduler": "pbt",
 }  # fmt: skip
 
+
+def grid_ratios(points: int, low: float = LOW, high: float = HIGH) -> list[float]:
+    """Ratios at equal distances in their logarithm."""
+    step = math.log(high / low) / (points - 1)
+    return [float(f"{low * math.exp(step * place):.4g}") for place in range(points)]
+
+
+# The ratios of the dense grid by default.
+_ON_GRID: Final[Mapping[str, Any]] = {
+    "search": {"ratio": {"grid": grid_ratios(24)}}, "searcher": "grid", "scheduler": "asha",
+}  # fmt: skip
+
 METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
     "random": _LISTED,
     "random, 8 trials": {**_LISTED, "trials": 8},
     "Optuna": {**_LISTED, "searcher": "optuna"},
     "Optuna, 8 trials": {"searcher": "optuna", "trials": 8},
     "ASHA": _ASHA,
+    "ASHA, 2 side by side": {**_ASHA, "parallel": 2},
+    "ASHA, one at a time": {**_ASHA, "parallel": 1},
+    "ASHA over the grid": {**_ON_GRID, "parallel": 4},
+    "ASHA over the grid, 2 side by side": {**_ON_GRID, "parallel": 2},
     "ASHA, Optuna's points": {**_ASHA, "searcher": "optuna"},
     "PBT": _PBT,
     "bisection": {"searcher": "bisect", "parallel": 1},
@@ -44,9 +60,8 @@ METHODS: Final[Mapping[str, Mapping[str, Any]]] = {
 """With the defaults of a sweep for whatever is not named."""
 
 
-def _asha(grace: int, factor: int, **score: float) -> Mapping[str, Any]:
-    rungs = {"grace_steps": grace, "reduction_factor": factor}
-    return {**_ASHA, "asha": rungs, "score": score}
+def _asha(grace: int, factor: int) -> Mapping[str, Any]:
+    return {**_ASHA, "asha": {"grace_steps": grace, "reduction_factor": factor}}
 
 
 def _pbt(every: int = 50, number: int = _POPULATION, **more: Any) -> Mapping[str, Any]:
@@ -61,8 +76,6 @@ VARIED: Final[Mapping[str, Mapping[str, Any]]] = {
         for grace in (15, 30, 60, 105)
         for factor in (2, 3, 4)
     },
-    **{f"ASHA, slack {slack:g}": _asha(50, 3, slack=slack) for slack in (0.25, 0.5, 1.0, 1.5)},
-    **{f"ASHA, weight {weight:g}": _asha(50, 3, weight=weight) for weight in (0.1, 0.3, 3.0)},
     **{f"PBT, population {number}": _pbt(number=number) for number in (4, 6, 10)},
     **{f"PBT, every {steps} steps": _pbt(steps) for steps in (15, 30, 100)},
     **{f"PBT, slack {slack:g}": _pbt(slack=slack) for slack in (0.25, 0.5, 1.0, 1.5)},
@@ -71,12 +84,6 @@ VARIED: Final[Mapping[str, Mapping[str, Any]]] = {
     "PBT, factors 0.9 and 1.1": _pbt(factors=[0.9, 1.1]),
 }
 """One setting changed at a time."""
-
-
-def grid_ratios(points: int, low: float = LOW, high: float = HIGH) -> list[float]:
-    """Ratios at equal distances in their logarithm."""
-    step = math.log(high / low) / (points - 1)
-    return [float(f"{low * math.exp(step * place):.4g}") for place in range(points)]
 
 
 def dense_grid(points: int, bound: float, prompts: int) -> SweepSettings:

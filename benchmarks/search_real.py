@@ -58,13 +58,22 @@ def run_real(sweep: Path, out: Path, points: int) -> dict[str, Any]:
     found: dict[str, Any] = {GRID: {"ratio": target.ratio, "rows": target.rows}}
     for number, (name, changes) in enumerate(METHODS.items()):
         try:
-            own = _run(load_sweep(sweep, overrides(changes, out / f"search-{number}")))
+            folder = out / f"search-{number}"
+            own = _run(load_sweep(sweep, overrides(_over(changes, ratios), folder)))
         except SettingsError as error:
             found[name] = {"not run": str(error)}
             continue
         found[name] = plain(reach(choices_of(own, given.bounds), own.rows, target))
     show(found)
     return found
+
+
+def _over(changes: Mapping[str, Any], ratios: Sequence[float]) -> Mapping[str, Any]:
+    """A search over a grid is one over the dense grid's ratios."""
+    if "search" not in changes:
+        return changes
+    kept = {key: value for key, value in changes.items() if key != "search"}
+    return {**kept, "trials": None, "search.ratio.grid": list(ratios)}
 
 
 def overrides(changes: Mapping[str, Any], folder: Path) -> list[str]:

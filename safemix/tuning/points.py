@@ -133,17 +133,31 @@ def distinct_points(sweep: SweepSettings) -> list[Point] | None:
 
 
 def planned_points(sweep: SweepSettings) -> list[Point] | None:
-    """The points of all trials, settled, in order; None for a searcher that learns from trials."""
+    """The points of all trials, settled, in order; None for a searcher that learns from trials.
+
+    With early stops a grid of ratios begins in its middle, and then halves what is left: trials on
+    both sides of the bound are what later ones are stopped by.
+    """
     if sweep.searcher in ("optuna", "bisect"):
         return None
     if sweep.searcher == "grid":
-        return distinct_points(sweep)
+        points = distinct_points(sweep)
+        spread = sweep.scheduler == "asha" and sweep.ratio_alone
+        return _halving(points) if spread and points else points
 
     def settled(point: Mapping[str, Any]) -> Point:
         return dict(settle_point(sweep, point).values)
 
     drawn = spaces.random_points(sweep.space, trial_count(sweep), sweep.seed, settled)
     return [settled(point) for point in drawn]
+
+
+def _halving(points: list[Point]) -> list[Point]:
+    """Points of the ratio alone in halving order; as they are where it is not always a number."""
+    ratios = [point.get(RATIO) for point in points]
+    if not all(isinstance(ratio, int | float) for ratio in ratios):
+        return points
+    return spaces.halving_order(sorted(points, key=lambda point: float(point[RATIO])))
 
 
 def trial_count(sweep: SweepSettings) -> int:

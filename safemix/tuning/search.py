@@ -11,16 +11,15 @@ from typing import Any, Final
 
 import numpy as np
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
 from ray.tune.search import Searcher
 
 from safemix.hosts.ray import STEP
 from safemix.tuning.cluster import per_worker
-from safemix.tuning.driver import ENTRY, RATIO, TRIAL, Shared, drive
+from safemix.tuning.driver import ENTRY, Shared, drive
 from safemix.tuning.release import release_places
+from safemix.tuning.scheduler import HalvingScheduler, scheduler_of, trial_name_of
 from safemix.tuning.score import SCORE
 from safemix.tuning.settings import SweepSettings
-from safemix.tuning.space import DIGITS, Range
 from safemix.tuning.sweep import TRIALS, Sweep
 
 __all__ = ["run_trials"]
@@ -30,11 +29,8 @@ RAY: Final = ".ray"
 # The function that drives a trial only waits. Ray wants it to take something, and a share of a CPU
 # would leave too little for the last trial's workers.
 _DRIVER: Final = {"memory": 2**20}
-# Where a range of ratios begins at 0, of which nothing can be a multiple.
-_LEAST: Final = 1e-4
 # Ray writes what a worker prints a second time otherwise.
 _OF_RAY: Final = {"RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
-_NO_END: Final = 10**9
 # What a cluster's nodes need not have been started with. No keys: Ray shows a worker's environment
 # in its logs and on its dashboard, so keys have to be in the environment of the nodes.
 _PASSED: Final = ("WANDB_MODE", "WANDB_BASE_URL", "HF_HUB_OFFLINE", "OMP_NUM_THREADS")
@@ -68,21 +64,24 @@ def run_trials(sweep: Sweep, parallel: int) -> bool:
     # Population-based training takes no searcher: all its trials are known when it starts.
     listed = settings.scheduler == "pbt"
     given: dict[str, Any] = {} if listed else {"search_alg": _Suggestions(sweep), "num_samples": -1}
+    scheduler = scheduler_of(settings, sweep.all)
+    if isinstance(scheduler, HalvingScheduler):
+        sweep.needless = scheduler.needless
     tuner = tune.Tuner(
         trainable,
         param_space={ENTRY: tune.grid_search(list(iter(sweep.next, None)))} if listed else None,
         tune_config=tune.TuneConfig(
             **given,
-            scheduler=scheduler_of(settings),
+            scheduler=scheduler,
             max_concurrent_trials=parallel,
-            trial_name_creator=_name,
-            trial_dirname_creator=_name,
+            trial_name_creator=trial_name_of,
+            trial_dirname_creator=trial_name_of,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
             verbose=0,
-            callbacks=[_Watch(sweep)],
+            callbacks=[_Watch(sweep, scheduler)],
         ),
     )
     try:
@@ -91,45 +90,6 @@ def run_trials(sweep: Sweep, parallel: int) -> bool:
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return not any(record.status in ("waiting", "running") for record in sweep.all())
-
-
-def scheduler_of(settings: SweepSettings) -> Any:
-    """The scheduler that the settings name."""
-    if settings.scheduler == "asha":
-        return ASHAScheduler(
-            time_attr=STEP,
-            metric=SCORE,
-            mode="max",
-            max_t=_NO_END,
-            grace_period=settings.asha.grace_steps,
-            reduction_factor=settings.asha.reduction_factor,
-        )
-    if settings.scheduler == "pbt":
-        domain = settings.space[RATIO]
-        if not isinstance(domain, Range):
-            raise TypeError("population-based training changes a ratio within a range")
-        return PopulationBasedTraining(
-            time_attr=STEP,
-            metric=SCORE,
-            mode="max",
-            perturbation_interval=settings.pbt.every_steps,
-            hyperparam_mutations={
-                ENTRY: {RATIO: tune.loguniform(domain.low or _LEAST, domain.high)}
-            },
-            quantile_fraction=settings.pbt.quantile,
-            resample_probability=0.0,
-            perturbation_factors=tuple(settings.pbt.factors),
-            custom_explore_fn=lambda config: _within(config, domain),
-            log_config=False,
-            require_attrs=False,  # the baseline has no score
-        )
-    return FIFOScheduler()
-
-
-def _within(config: dict[str, Any], domain: Range) -> dict[str, Any]:
-    entry = config[ENTRY]
-    ratio = min(max(entry[RATIO], domain.low), domain.high)
-    return {**config, ENTRY: {**entry, RATIO: float(f"{ratio:.{DIGITS}g}")}}
 
 
 def _shared(settings: SweepSettings, folder: Path) -> Shared:
@@ -144,10 +104,6 @@ def _shared(settings: SweepSettings, folder: Path) -> Shared:
         cwd=str(Path.cwd()),
         environment={name: os.environ[name] for name in _PASSED if name in os.environ} | _OF_RAY,
     )
-
-
-def _name(trial: Any) -> str:
-    return str(trial.custom_dirname or trial.config[ENTRY][TRIAL])
 
 
 class _Suggestions(Searcher):
@@ -181,8 +137,9 @@ class _Suggestions(Searcher):
 class _Watch(tune.Callback):
     """Tells the sweep what Ray Tune sees."""
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, scheduler: Any) -> None:
         self._sweep = sweep
+        self._reasons = scheduler.reasons if isinstance(scheduler, HalvingScheduler) else {}
 
     def __getstate__(self) -> dict[str, Any]:
         """As above."""
@@ -190,24 +147,22 @@ class _Watch(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """A trial got its place."""
-        self._sweep.started(_name(trial))
+        self._sweep.started(trial_name_of(trial))
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any
     ) -> None:
         """A reading, or a checkpoint."""
-        self._sweep.heard(_name(trial))
+        self._sweep.heard(trial_name_of(trial))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """At its end, or stopped by the scheduler."""
-        last = trial.last_result or {}
-        score = last.get(SCORE)
-        told = f"score {score:.3g} at step {last.get(STEP)}" if score is not None else "no score"
-        kind = self._sweep.settings.scheduler
-        release_places(self._sweep.folder / TRIALS / _name(trial))
-        self._sweep.ended(_name(trial), reason=f"{kind}: {told} was not among the best")
+        name, last = trial_name_of(trial), trial.last_result or {}
+        told = self._reasons.get(name, f"at step {last.get(STEP)}")
+        release_places(self._sweep.folder / TRIALS / name)
+        self._sweep.ended(name, reason=f"{self._sweep.settings.scheduler}: {told}")
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         """Failed by itself; the others go on."""
-        release_places(self._sweep.folder / TRIALS / _name(trial))
-        self._sweep.ended(_name(trial), failed=True)
+        release_places(self._sweep.folder / TRIALS / trial_name_of(trial))
+        self._sweep.ended(trial_name_of(trial), failed=True)

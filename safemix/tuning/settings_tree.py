@@ -128,14 +128,14 @@ class BoundSettings(SettingsTree):
 
 
 class ScoreSettings(SettingsTree):
-    """What a running trial is compared by: -loss - weight * (what the margin fell too far)."""
+    """What `pbt` compares running trials by: -loss - weight * (what the margin fell too far)."""
 
     weight: float = Field(1.0, ge=0, description="nats of task loss per nat of margin")
     slack: float = Field(0.0, ge=0, description="nats that the margin may fall from step 0 on")
 
 
 class AshaSettings(SettingsTree):
-    """Asynchronous successive halving: the worst trials by score stop early."""
+    """Asynchronous successive halving: trials far from the bound stop early, by the probe."""
 
     grace_steps: int = Field(50, ge=1, description="steps that every trial has")
     reduction_factor: int = Field(3, ge=2, description="one of so many goes on")
@@ -245,6 +245,11 @@ class SweepSettings(SettingsTree):
     def bounds(self) -> dict[str, float]:
         """Bounds by name: asr, and over_refusal and incoherent where given."""
         return self.bound.shares
+
+    @property
+    def ratio_alone(self) -> bool:
+        """Whether what is asked for is the smallest ratio within the bound on ASR."""
+        return list(self.search) == ["ratio"] and list(self.bounds) == ["asr"]
 
     def save(self, path: Path) -> None:
         """Write the sweep, its run included, as YAML that reads back the same."""

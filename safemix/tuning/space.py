@@ -10,9 +10,10 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 __all__ = [
     "Domain",
@@ -24,6 +25,7 @@ __all__ = [
     "crossings",
     "edges",
     "grid_points",
+    "halving_order",
     "random_points",
     "same",
     "size",
@@ -33,6 +35,7 @@ __all__ = [
     "to_tune",
 ]
 
+T = TypeVar("T")
 # Digits that a number drawn from a range keeps: more say nothing about a ratio, and a run file
 # with few is easier to read. They also keep the denominators of the plan's rationals small.
 DIGITS: Final = 4
@@ -165,6 +168,23 @@ def grid_points(space: Space) -> list[Point]:
         raise ValueError(f"{endless[0]} has no end of values: a grid needs a list of them")
     rows = itertools.product(*(values for values in columns.values() if values is not None))
     return [dict(zip(space, row, strict=True)) for row in rows]
+
+
+def halving_order(items: Sequence[T]) -> list[T]:
+    """The same items: that in the middle first, then those in the middles of what is left.
+
+    Example:
+        >>> "".join(halving_order("abcdefg"))
+        'dfbgeca'
+    """
+    found, parts = [], deque([items])
+    while parts:
+        part = parts.popleft()
+        if part:
+            middle = len(part) // 2
+            found.append(part[middle])
+            parts += [part[middle + 1 :], part[:middle]]
+    return found
 
 
 def random_points(

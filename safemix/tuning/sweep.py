@@ -46,6 +46,8 @@ class Sweep:
         self._points = points
         self.changed: Callable[[], object] = lambda: None
         """Called when a record changed."""
+        self.needless: Callable[[TrialRecord], str | None] = lambda record: None
+        """Why a trial that comes next need not start; None if it is to."""
         self.records: dict[str, TrialRecord] = {}
         self._queue: list[str] = []
         self._batch = to_settings.unmixed_settings(
@@ -55,19 +57,29 @@ class Sweep:
 
     def next(self) -> dict[str, Any] | None:
         """The configuration of the trial that starts next, see `drive`; None when none is left."""
+        while (name := self._next_name()) is not None:
+            reason = self.needless(self.records[name])
+            if reason is None:
+                break
+            told = f"{self.settings.scheduler}: {reason}"
+            self._set(replace(self.records[name], status="stopped", reason=told))
+            self._tell(self.records[name])
+        if name is None:
+            return None
+        record = self.records[name]
+        tree = self._tree(record)
+        scored = record.kind == "trial"
+        return {TRIAL: name, "settings": tree, SCORED: scored, RATIO: self._ratio(record, tree)}
+
+    def _next_name(self) -> str | None:
         # Population-based training compares trials while they run: they start together, before
         # the baseline.
         late = self.settings.scheduler == "pbt"
         waiting = [n for n in self._queue if n != UNMIXED or not late]
         name = (waiting[0] if waiting else self._new()) or next(iter(self._queue), None)
-        if name is None:
-            return None
         if name in self._queue:
             self._queue.remove(name)
-        record = self.records[name]
-        tree = self._tree(record)
-        scored = record.kind == "trial"
-        return {TRIAL: name, "settings": tree, SCORED: scored, RATIO: self._ratio(record, tree)}
+        return name
 
     def started(self, name: str) -> None:
         """A trial has its workers."""

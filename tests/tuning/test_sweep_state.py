@@ -17,6 +17,7 @@ from safemix.settings import parse_settings
 from safemix.tuning.attempts import failure, write_failure
 from safemix.tuning.driver import RATIO, SCORED, TRIAL
 from safemix.tuning.points import planned_points, settle_point, trial_count
+from safemix.tuning.scheduler import scheduler_of
 from safemix.tuning.searcher import ListedPoints, OptunaPoints
 from safemix.tuning.settings import SweepSettings
 from safemix.tuning.sweep import TRIALS, Sweep
@@ -69,6 +70,22 @@ def test_the_baseline_comes_first_then_the_points_in_order_and_then_no_more(tmp_
     assert state.next() is None
 
 
+def test_a_trial_that_could_gain_nothing_does_not_start(tmp_path):
+    changes = {"search": {"ratio": {"grid": [0.02, 0.05, 0.1]}}, "scheduler": "asha"}
+    state = opened(settings_of(tmp_path, asha={"grace_steps": 20}, **changes))
+    scheduler = scheduler_of(state.settings, state.all)
+    state.needless = scheduler.needless
+    assert [next_name(state) for _ in range(2)] == ["unmixed", "trial-00"]
+    assert state.records["trial-00"].point == {"ratio": 0.05}, "with early stops from the middle on"
+    finish(state, "trial-00", asr="0" * 100)
+    assert next_name(state) == "trial-02"
+    passed = state.records["trial-01"]
+    assert (passed.point, passed.status, passed.step) == ({"ratio": 0.1}, "stopped", 0)
+    assert passed.reason == "asha: a ratio of 0.05 is within the bound already"
+    again = opened(state.settings)
+    assert statuses(again)["trial-01"] == "stopped"
+
+
 def test_a_trials_settings_are_whole_and_its_own(tmp_path):
     state = opened(settings_of(tmp_path))
     for entry in iter(state.next, None):
@@ -108,13 +125,13 @@ def test_stopped_by_the_scheduler_and_failed_by_itself_are_told_apart(tmp_path):
     names = [next_name(state) for _ in range(4)]
     for name in names[1:]:
         attempt(folder_of(state, name), 0, 20, ends=False)
-    state.ended("trial-00", reason="asha: score -1 at step 20 was not among the best")
+    state.ended("trial-00", reason="asha: 3 of 4 trials stood better at step 20, 2 may go on")
     state.ended("trial-01", reason="out of memory: use less", failed=True)
     assert state.records["trial-00"].status == "stopped"
     assert state.records["trial-01"].status == "failed"
     assert state.records["trial-01"].reason == "out of memory: use less"
     run_to_the_end(folder_of(state, "trial-02"))
-    state.ended("trial-02", reason="asha: score -2 at step 60 was not among the best")
+    state.ended("trial-02", reason="asha: a ratio of 0.1 is within the bound already")
     assert state.records["trial-02"].status == "done", "it had come to its end"
     assert state.records["trial-02"].reason == ""
 
