@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from search_plant import State, Surface, advance, begin, outcomes, reading
 
-from safemix.hosts.ray import STEP
+from safemix.hosts.ray_keys import STEP
 from safemix.tuning.driver import ENTRY, RATIO, TRIAL
 from safemix.tuning.front import utility_of, worst_rate
 from safemix.tuning.limits import excess_of

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from transformers import TrainerCallback
 
-__all__ = ["CHECKPOINT", "STEP", "RayReports"]
+from safemix.hosts.ray_keys import CHECKPOINT, STEP
 
-STEP: Final = "step"
-CHECKPOINT: Final = "checkpoint"
+__all__ = ["RayReports"]
+
 Metrics = Mapping[str, float]
 
 

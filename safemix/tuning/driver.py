@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from safemix.errors import CheckpointError
-from safemix.hosts.ray import CHECKPOINT
+from safemix.hosts.ray_keys import CHECKPOINT
 from safemix.tuning.attempts import failure, write_failure
 from safemix.tuning.release import release_places
 from safemix.tuning.worker import train

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, PopulationBasedTraining, TrialScheduler
 
-from safemix.hosts.ray import STEP
+from safemix.hosts.ray_keys import STEP
 from safemix.tuning.driver import ENTRY, RATIO, TRIAL
 from safemix.tuning.halving import Halving
 from safemix.tuning.records import TrialRecord

@@ -13,7 +13,7 @@ import numpy as np
 from ray import tune
 from ray.tune.search import Searcher
 
-from safemix.hosts.ray import STEP
+from safemix.hosts.ray_keys import STEP
 from safemix.tuning.cluster import per_worker
 from safemix.tuning.driver import ENTRY, Shared, drive
 from safemix.tuning.release import release_places

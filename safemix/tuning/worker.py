@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from safemix.hosts.ray import RayReports
 from safemix.tracking.metrics import read_metrics
-from safemix.tuning.attempts import AttemptLog, failure, write_failure
+from safemix.tuning.attempts import failure, write_failure
 from safemix.tuning.release import note_places
 from safemix.tuning.score import MARGIN, Score
 
@@ -40,9 +39,11 @@ def train(config: Mapping[str, Any]) -> None:
     quieten()
     if Path(config["cwd"]).is_dir():  # Ray starts workers in a folder of its own
         os.chdir(config["cwd"])
+    from safemix.hosts.ray import RayReports
     from safemix.settings import parse_settings
     from safemix.training.process import lost_peer, plain_words, rank, world_size
     from safemix.training.run import run
+    from safemix.tuning.attempt_log import AttemptLog
 
     settings = parse_settings(config["settings"])
     folder = Path(settings.output_dir)

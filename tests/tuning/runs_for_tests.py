@@ -13,7 +13,7 @@ from safemix.hosts.hf_trainer import STATE_FILE
 from safemix.mixture import MixturePlan
 from safemix.training import outputs
 from safemix.training.checkpoints import write_manifest
-from safemix.tuning.attempts import AttemptLog
+from safemix.tuning.attempt_log import AttemptLog
 
 SIZES = {"task": 97, "safety": 13}
 BATCH = 8

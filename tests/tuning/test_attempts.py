@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_for_tests import attempt, state_of
 
+from safemix.tuning.attempt_log import AttemptLog
 from safemix.tuning.attempts import (
     ATTEMPTS,
     FAILED,
-    AttemptLog,
     Work,
     failure,
     work_done,
@@ -44,7 +44,7 @@ def test_only_what_ray_started_again_by_itself_is_a_restart(tmp_path):
 
 def test_seconds_are_of_the_attempt_not_of_the_process(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("safemix.tuning.attempts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("safemix.tuning.attempt_log.time.monotonic", lambda: now[0])
     log = AttemptLog(tmp_path, begun=90.0)
     log.on_train_begin(None, state_of(0), None)
     now[0] = 130.5

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 
-from safemix.hosts.ray import STEP
+from safemix.hosts.ray_keys import STEP
 from safemix.tuning.halving import Halving
 from safemix.tuning.records import Outcome, TrialRecord
 from safemix.tuning.scheduler import HalvingScheduler

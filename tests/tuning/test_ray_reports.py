@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs_for_tests import state_of
 
-from safemix.hosts.ray import CHECKPOINT, STEP, RayReports
+from safemix.hosts.ray import RayReports
+from safemix.hosts.ray_keys import CHECKPOINT, STEP
 from safemix.tuning.score import SCORE, Score
 
 MARGIN = "safety/margin/plain"

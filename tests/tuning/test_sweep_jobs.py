@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -183,28 +182,22 @@ def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
 
 def test_asha_stops_a_trial_and_says_why(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"scheduler": "asha", "workers": 1, "bound": {"asr": 1}}
-    keys["search"] = {"learning_rate": {"grid": [1e-3, 1e-7, 1e-8]}}
-    keys |= {"searcher": "grid", "trials": None, "parallel": 2}
+    keys["search"] = {"learning_rate": {"grid": [1e-3, 1e-8]}}
+    keys |= {"searcher": "grid", "trials": None, "parallel": 1}
     keys["asha"] = {"grace_steps": 8, "reduction_factor": 2}
-    path = sweep_file(tmp_path, run={"ratio": 0.25, "max_steps": 60}, **keys)
+    path = sweep_file(tmp_path, run={"ratio": 0.25}, **keys)
     job = start("--config", str(path), folder=tmp_path)
     assert job.wait() == 0, job.text
-    trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
-    stopped = [trial for trial in trials if trial["status"] == "stopped"]
-    assert stopped
-    assert any(trial["point"]["learning_rate"] < 1e-6 for trial in stopped)
-    for trial in stopped:
-        assert re.fullmatch(
-            r"asha: \d of \d trials stood better at step (8|16|32), \d may go on", trial["reason"]
-        )
-        assert 8 <= trial["step"] < 60
-    assert trials[0]["status"] == "done"
+    good, bad = (record(job.folder, f"trial-{n:02d}") for n in range(2))
+    assert (good["status"], bad["status"]) == ("done", "stopped")
+    assert bad["reason"] == "asha: 1 of 2 trials stood better at step 8, 1 may go on"
+    assert 8 <= bad["step"] < 40
     assert record(job.folder, "unmixed")["status"] == "done", "a baseline is never stopped"
 
 
 def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path: Path) -> None:
     # Ray compares a trial when it reports with what the others reported last. The trial with the
-    # largest ratio, and so the highest task loss, starts last (seed 11), and there are many
+    # largest ratio, and so the highest task loss, starts last (seed 11), and there are several
     # comparisons: however the trials get on, one of them is the worst at some report of its own.
     keys: dict[str, Any] = {
         "scheduler": "pbt",
@@ -217,7 +210,7 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
         "search": {"ratio": {"log_uniform": [0.05, 0.5]}},
     }
     run: dict[str, Any] = {
-        "max_steps": 48,
+        "max_steps": 32,
         "save_steps": 8,
         "save_total_limit": 16,
         "mitigation": "base",
@@ -226,12 +219,12 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
     job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
     assert job.wait(300) == 0, job.text
     trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
-    assert all((trial["status"], trial["step"]) == ("done", 48) for trial in trials)
+    assert all((trial["status"], trial["step"]) == ("done", 32) for trial in trials)
     changed = [trial for trial in trials if len(trial["ratios"]) > 1]
     assert changed, job.text
     for trial in trials:
         rows = rows_of(job.folder / trial["folder"])
-        assert list(rows) == list(range(48))
+        assert list(rows) == list(range(32))
         safety = [row for step in rows.values() for name, row in step if name == "safety"]
         # Neither lost nor repeated: each pass over the safety rows comes to its end first.
         counts = Counter(safety)

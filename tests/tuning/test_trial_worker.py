@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +58,10 @@ def test_a_rank_alone_has_an_error_of_its_own(fails) -> None:
 )
 def test_a_rank_that_only_notices_a_lost_one_leaves_no_reason(fails, error, group) -> None:
     assert fails(error, 2, group) is None, "with a reason no worker would go on"
+
+
+def test_what_drives_a_trial_loads_no_torch():
+    # One such process a trial waits for its workers; torch and transformers take seconds to load.
+    code = "import sys, safemix.tuning.driver; print({'torch', 'transformers'} & {*sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"
