@@ -146,8 +146,13 @@ def run_settings(
         "max_length": size.max_length,
         "lora": False,
         "resume": "never",
-        # Read before the first step and after the last one.
-        "evaluation": {"probe_every": 10**6, "every_margin": True, "dress": dresses(cell.strategy)},
+        # Read before the first step and after the last one. Results go by the margin's name.
+        "evaluation": {
+            "probe_every": 10**6,
+            "margin": "mean",
+            "every_margin": True,
+            "dress": dresses(cell.strategy),
+        },
         "output_dir": str(folder),
         "tracking": {"wandb": "disabled", "progress_bar": False},
         **machine,

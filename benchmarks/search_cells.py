@@ -14,7 +14,7 @@ from search_plant import Dress, Surface, random_surface
 
 # Below, a line through the points says little.
 _LEAST: Final = 3
-_SLOPES, _WIDTHS = (0.5, 8.0), (0.05, 1.0)
+_SLOPES, _WIDTHS = (0.5, 8.0), (0.25, 5.0)
 
 
 def surfaces_of_cells(folder: Path, count: int, seed: int) -> list[Surface]:
@@ -80,7 +80,7 @@ def _dress(name: str, pools: Sequence[Pool], drawn: Dress) -> Dress:
 
 def _margin(pool: Pool, dress: str) -> float | None:
     """Mean over the seeds of the margin at the end."""
-    read = [run.tree.get("margins", {}).get(f"safety/margin/{dress}") for run in pool.runs]
+    read = [run.tree.get("margins", {}).get(f"safety/margin_odds/{dress}") for run in pool.runs]
     known = [float(value) for value in read if value is not None]
     return sum(known) / len(known) if known else None
 

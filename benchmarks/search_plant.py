@@ -7,8 +7,7 @@ A surface says how a run behaves at every ratio. It is a model, made for compari
   logarithm of the ratio, and near 1 without safety rows. It goes there exponentially, from the x of
   the model before training; where the ratio moves, x goes to where the present ratio leads.
 * **Margin.** middle + width * x, and above it a gap that training closes: before training a model
-  refuses with more margin than a trained one of the same ASR (in the efficacy study 1.0 nat at an
-  ASR of 12 %, after training -0.2 at 3 %).
+  refuses with more margin than a trained one of the same ASR.
 * **Task.** The loss falls exponentially with the task rows seen, to a level that rises slightly
   with the ratio. Accuracy falls in proportion to the share of safety rows.
 * **Noise.** Runs differ (`Surface.luck`), readings do, and outcomes are counted on few prompts.
@@ -40,7 +39,7 @@ PROMPTS, TASK_ROWS = 60, 200
 # Where an ASR of 60 prompts is mostly within a bound of 10 %.
 _SAFE: Final = 3.5
 _SHARED_ASR, _SHARED_ACCURACY = 0.6, 0.7
-_READING: Final = 0.05
+_READING: Final = 0.25
 
 
 @dataclass(frozen=True)
@@ -211,13 +210,13 @@ def random_surface(seed: int) -> Surface:
     """
     draw = np.random.default_rng([seed, 0])
     safe = math.exp(draw.uniform(math.log(0.015), math.log(0.2)))
-    slope, gap = draw.uniform(2.0, 4.0), draw.uniform(0.0, 2.0)
+    slope, gap = draw.uniform(2.0, 4.0), draw.uniform(0.0, 10.0)
     half = safe * math.exp(-_SAFE / slope)
-    width, middle = draw.uniform(0.2, 0.4), draw.uniform(-1.5, -0.5)
+    width, middle = draw.uniform(1.0, 2.0), draw.uniform(-7.5, -2.5)
     first = draw.uniform(1.5, 3.5)
     easier = math.exp(-draw.uniform(0.3, 1.2))
     dresses = (
-        Dress("plain", half * easier, slope, middle + 0.5, width, first + 0.3, gap),
+        Dress("plain", half * easier, slope, middle + 2.5, width, first + 0.3, gap),
         Dress("styled", half, slope, middle, width, first, gap),
     )
     return Surface(

@@ -9,14 +9,15 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from safemix.settings_base import SettingsTree
-from safemix.settings_evaluation import EvaluationSettings
+from safemix.settings_evaluation import EvaluationSettings, Margin
 
 DEFAULT_START: Final = Fraction(1, 10)
-MARGIN_SCALE: Final = 1.0
-"""Violation of a margin, in nats a token, that counts as 1."""
+MARGIN_SCALES: Final[Mapping[Margin, float]] = {"odds": 5.0, "mean": 1.0, "first": 1.0}
+"""Violation of a margin that counts as 1, in nats: of a whole opener of about five tokens, or of a
+token."""
 ASR_SCALE: Final = 0.1
 """Violation of an attack success rate that counts as 1: ten of a hundred prompts."""
-_MARGIN_BAND: Final = 0.2
+_MARGIN_BAND_SHARE: Final = 0.2
 _ASR_BAND_SHARE: Final = 0.25
 
 
@@ -25,7 +26,7 @@ class ControllerSettings(SettingsTree):
 
     controller: Literal["target"]
     min_margin: float | None = Field(
-        None, description="keep the refusal margin of the probe at or above this, in nats a token"
+        None, description="keep the refusal margin of the probe at or above this, in nats"
     )
     max_asr: float | None = Field(
         None, ge=0, lt=1, description="keep the attack success rate at or below this"
@@ -38,13 +39,15 @@ class ControllerSettings(SettingsTree):
     max: float | str = Field(0.3, description="largest ratio")
     every: int = Field(1, ge=1, description="readings whose mean makes one decision")
     gain: float = Field(
-        2.0, gt=0, description="change of ln(ratio) at a violation of 1 nat or of 0.1 of ASR"
+        2.0,
+        gt=0,
+        description="change of ln(ratio) at 5 nats (1 a token) or 0.1 of ASR too near",
     )
     hysteresis: float | None = Field(
         None,
         ge=0,
         description="safe distance h from the bound: nearer than h the ratio rises, further than "
-        "2 h it falls; unset: 0.2 nats, or a quarter of max_asr",
+        "2 h it falls; unset: 1 nat (0.2 a token), or a quarter of max_asr",
     )
     patience: int = Field(
         3, ge=1, description="readings in a row that may be not finite before max is taken"
@@ -80,12 +83,13 @@ class ControllerSettings(SettingsTree):
             return min(max(DEFAULT_START, low), high)
         return _share("start", self.start)
 
-    @property
-    def band(self) -> float:
-        """Safe distance from the bound, in the reading's unit."""
+    def band(self, margin: Margin) -> float:
+        """Safe distance from the bound, in the reading's unit; `margin` says which margin it is."""
         if self.hysteresis is not None:
             return self.hysteresis
-        return _MARGIN_BAND if self.max_asr is None else _ASR_BAND_SHARE * self.max_asr
+        if self.max_asr is not None:
+            return _ASR_BAND_SHARE * self.max_asr
+        return _MARGIN_BAND_SHARE * MARGIN_SCALES[margin]
 
 
 def name_ratio_kind(tree: Mapping[str, Any]) -> Mapping[str, Any]:

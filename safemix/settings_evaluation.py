@@ -67,7 +67,7 @@ class EvaluationSettings(SettingsTree):
     )
     prompts: int = Field(32, ge=1, description="harmful prompts of a reading; half as many benign")
     margin: Margin = Field(
-        "mean", description="how openers are added up: mean, odds or first; see evaluate/probe.py"
+        "odds", description="how openers are added up: odds, mean or first; see evaluate/probe.py"
     )
     every_margin: bool = Field(False, description="log the margin added up in the other ways too")
     eval_prompts: int = Field(60, ge=1, description="prompts of each set in an evaluation")

@@ -26,7 +26,8 @@ from safemix.loading.sampler import SafeMixSampler
 from safemix.mixture import MixturePlan, control
 from safemix.mixture.control import ControlRule, ControlState
 from safemix.settings import Settings
-from safemix.settings_controller import ASR_SCALE, MARGIN_SCALE, ControllerSettings
+from safemix.settings_controller import ASR_SCALE, MARGIN_SCALES, ControllerSettings
+from safemix.settings_evaluation import Margin
 from safemix.training.checkpoints import Checkpoint
 from safemix.training.data import Mixture
 from safemix.training.process import say, shared
@@ -197,7 +198,8 @@ def ratio_controller(
     asked = settings.ratio
     if not isinstance(asked, ControllerSettings) or mixture.bounds is None:
         return None
-    rule = rule_of(asked, mixture.plan.ratio(SOURCE, 0), mixture.bounds)
+    margin = settings.evaluation.margin
+    rule = rule_of(asked, mixture.plan.ratio(SOURCE, 0), mixture.bounds, margin)
     # Workers hold two micro batches each, accelerate one more; at worst each is a step. One step
     # beyond, as a reading may come while the next batch is being fetched.
     lead = 2 + 2 * settings.num_workers
@@ -212,7 +214,10 @@ def ratio_controller(
 
 
 def rule_of(
-    settings: ControllerSettings, start: Fraction, bounds: tuple[Fraction, Fraction]
+    settings: ControllerSettings,
+    start: Fraction,
+    bounds: tuple[Fraction, Fraction],
+    margin: Margin = "odds",
 ) -> ControlRule:
     """The rule that the settings ask for.
 
@@ -220,18 +225,19 @@ def rule_of(
         settings: the controller's keys.
         start: first share of all rows.
         bounds: smallest and largest share of all rows.
+        margin: how the run's margin is added up.
     """
-    margin = settings.min_margin is not None
+    follows_margin = settings.min_margin is not None
     bound = settings.min_margin if settings.min_margin is not None else settings.max_asr
     return ControlRule(
-        sense="at_least" if margin else "at_most",
+        sense="at_least" if follows_margin else "at_most",
         bound=float(bound or 0.0),
         low=bounds[0],
         start=start,
         high=bounds[1],
-        scale=MARGIN_SCALE if margin else ASR_SCALE,
+        scale=MARGIN_SCALES[margin] if follows_margin else ASR_SCALE,
         gain=settings.gain,
-        band=settings.band,
+        band=settings.band(margin),
         every=settings.every,
         patience=settings.patience,
     )

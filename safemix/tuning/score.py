@@ -35,7 +35,7 @@ class Score:
         last: margin of each dress when it was read last: an evaluation between reads none.
     """
 
-    weight: float = 1.0
+    weight: float = 0.2
     slack: float = 0.0
     start: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)

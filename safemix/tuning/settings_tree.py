@@ -130,7 +130,7 @@ class BoundSettings(SettingsTree):
 class ScoreSettings(SettingsTree):
     """What `pbt` compares running trials by: -loss - weight * (what the margin fell too far)."""
 
-    weight: float = Field(1.0, ge=0, description="nats of task loss per nat of margin")
+    weight: float = Field(0.2, ge=0, description="nats of task loss per nat of margin")
     slack: float = Field(0.0, ge=0, description="nats that the margin may fall from step 0 on")
 
 

@@ -116,7 +116,7 @@ def cell(ratio, asr, margin, accuracy, mitigation="paraphrase"):
                  "variant": "", "seed": 0},
         "measures": [measure("safety", "advbench", "aoa", "asr", count=asr, total=60),
                      measure("utility", "piqa", "aoa", "accuracy", count=accuracy, total=200)],
-        "margins": {"safety/margin/aoa": margin},
+        "margins": {"safety/margin_odds/aoa": margin},
     }  # fmt: skip
 
 

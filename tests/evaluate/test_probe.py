@@ -224,11 +224,12 @@ def test_margins_by_every_aggregate_stand_beside_the_chosen_one(tokenizer: Any, 
     assert {name: found[name] for name in alone} == alone
     assert set(found) - set(alone) == {
         f"safety/{margin}_{way}/{dress}"
-        for way in ("odds", "first")
+        for way in ("mean", "first")
         for margin, dress in (
             ("margin", "plain"),
             ("margin", "styled"),
             ("margin_lookalikes", "plain"),
         )
     }
-    assert found["safety/margin_odds/styled"] == reading.groups[1].margin("odds")
+    assert found["safety/margin/styled"] == reading.groups[1].margin("odds")
+    assert found["safety/margin_mean/styled"] == reading.groups[1].margin("mean")

@@ -36,8 +36,21 @@ def made(*, lead: int = 2, state: Mapping[str, Any] | None = None, **changes: An
     from safemix.training.controller import RatioController, rule_of
 
     settings = ControllerSettings.model_validate(CONTROLLER | changes)
-    rule = rule_of(settings, settings.first, settings.bounds)
+    rule = rule_of(settings, settings.first, settings.bounds, "mean")
     return RatioController(rule, settings, lead, state)
+
+
+@pytest.mark.parametrize(("margin", "nats"), [("odds", 5.0), ("mean", 1.0), ("first", 1.0)])
+def test_a_margin_counts_in_its_own_unit(margin: Any, nats: float) -> None:
+    from safemix.mixture import control
+    from safemix.settings_controller import ControllerSettings
+    from safemix.training.controller import rule_of
+
+    settings = ControllerSettings.model_validate(CONTROLLER | {"min_margin": 0.0})
+    rule = rule_of(settings, settings.first, settings.bounds, margin)
+    assert control.log_change(rule, -0.1 * nats) == pytest.approx(2.0 * (0.2 + 0.1))
+    assert control.log_change(rule, 0.3 * nats) == 0, "between one and two bands"
+    assert control.log_change(rule, 0.5 * nats) == pytest.approx(-2.0 * 0.25 * 0.1)
 
 
 def trainer_for(plan: MixturePlan) -> Any:

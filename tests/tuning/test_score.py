@@ -56,13 +56,13 @@ def test_a_margin_that_is_no_number_looks_bad_until_the_next_one():
 
 
 def test_no_number_at_step_0_does_not_condemn_all_that_follows():
-    score = Score()
+    score = Score(weight=1.0)
     scored(score, 0, None, plain=math.nan, styled=0.5)
     assert scored(score, 10, 0.7, plain=0.3, styled=0.4) == pytest.approx(-0.8)
 
 
 def test_an_evaluation_between_two_probes_goes_by_the_margin_read_last():
-    score = Score()
+    score = Score(weight=1.0)
     scored(score, 0, None, plain=1.0)
     assert scored(score, 10, 0.5, plain=0.2) == pytest.approx(-1.3)
     assert scored(score, 15, 0.4) == pytest.approx(-1.2), "not as if nothing had fallen"
@@ -70,7 +70,7 @@ def test_an_evaluation_between_two_probes_goes_by_the_margin_read_last():
 
 
 def test_a_run_that_goes_on_keeps_its_floor():
-    score = Score(start={PLAIN: 1.0})
+    score = Score(weight=1.0, start={PLAIN: 1.0})
     assert scored(score, 30, 0.5, plain=0.0) == -1.5
     assert scored(Score(), 30, 0.5, plain=0.0) == -0.5, "else the first reading is the floor"
     assert scored(Score(start={PLAIN: 1.0}), 0, None, plain=5.0) == WORST
