@@ -181,13 +181,16 @@ def figures(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def last_readings(metrics: Path) -> dict[str, Any]:
-    """The last value of each refusal margin, and the mean shares of rows and trained tokens."""
+    """The last value of each refusal margin, and the mean shares of rows and trained tokens.
+
+    In results `safety/margin/` is the mean of openers, also where the run itself goes by the odds.
+    """
     lines = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     margins: dict[str, float] = {}
     shares: dict[str, list[float]] = {"safety/row_share": [], "safety/token_share": []}
     for line in lines:
         margins |= {
-            key: value
+            _by_mean(key, line): value
             for key, value in line.items()
             if key.startswith("safety/margin") and value is not None
         }
@@ -234,3 +237,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _by_mean(key: str, line: Mapping[str, Any]) -> str:
+    """The name of a margin in the results, told by which other ways stand beside it."""
+    margin, _, dress = key.rpartition("/")
+    if f"{margin}_mean/{dress}" in line:
+        return f"{margin}_odds/{dress}"
+    return key.replace("_mean/", "/")

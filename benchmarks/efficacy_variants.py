@@ -49,6 +49,11 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     # More of the look-alikes where most of them are refused: in the whole layout of the task.
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
+    # Its bound is what runs at the default ratio end with, see RESULTS.md.
+    "controller": {
+        "ratio": {"controller": "target", "min_margin": -3.0, "min": 0.02, "max": 0.3},
+        "evaluation": {"margin": "odds", "probe_every": 5},
+    },
 }
 _PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa"))
 

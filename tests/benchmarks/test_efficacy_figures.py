@@ -59,6 +59,21 @@ def test_figures_hold_counts_and_no_text() -> None:
     assert found["settings"] == {"judge": "rules"}
 
 
+def test_a_run_that_goes_by_the_odds_has_its_margins_under_the_same_names(tmp_path: Path) -> None:
+    margins = {"safety/margin/styled": -3.0, "safety/margin_mean/styled": 0.5}
+    more = {"safety/margin_first/styled": 2.0, "safety/margin_lookalikes/plain": 4.0}
+    path = tmp_path / "metrics.jsonl"
+    line = {"step": 3} | margins | more | {"safety/margin_lookalikes_mean/plain": 1.5}
+    path.write_text(json.dumps(line) + "\n", "utf-8")
+    assert last_readings(path)["margins"] == {
+        "safety/margin/styled": 0.5,
+        "safety/margin_odds/styled": -3.0,
+        "safety/margin_first/styled": 2.0,
+        "safety/margin_lookalikes/plain": 1.5,
+        "safety/margin_lookalikes_odds/plain": 4.0,
+    }
+
+
 def test_last_readings_are_the_last_that_there_are(tmp_path: Path) -> None:
     lines = [
         {"step": 0, "safety/margin/plain": 2.0, "safety/margin_odds/plain": 1.0},
