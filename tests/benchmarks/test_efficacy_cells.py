@@ -143,16 +143,24 @@ def test_benign_prompts_have_no_wrapper_and_only_aoa_confirms() -> None:
 
 
 def test_each_variant_differs_from_bare_by_its_lever_alone() -> None:
-    assert set(LEVERS) == set(VARIANTS)
+    assert set(LEVERS) == set(VARIANTS) - {"controller"}
     places = {(cell.task, cell.strategy) for cell in variant_cells(["bare"])}
     assert places == {("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa")}
     for place in places:
-        own = [c for c in variant_cells(VARIANTS) if (c.task, c.strategy) == place]
+        own = [c for c in variant_cells(list(LEVERS)) if (c.task, c.strategy) == place]
         read = {c.variant: flat(parse_settings(settings(c)).model_dump()) for c in own}
         bare = read["bare"]
         for name, tree in read.items():
             assert tree.keys() == bare.keys()
             assert {key for key in tree if tree[key] != bare[key]} == LEVERS[name], name
+
+
+def test_the_controller_moves_the_ratio_of_the_default() -> None:
+    made, default = (settings(next(variant_cells([name]))) for name in ("controller", "default"))
+    assert {key for key in made if made[key] != default[key]} == {"ratio", "evaluation"}
+    read = parse_settings(made)
+    assert read.ratio.first == Fraction(str(default["ratio"]))  # as many steps
+    assert (read.evaluation.margin, read.evaluation.every_margin) == ("odds", True)
 
 
 def test_the_default_is_what_the_mitigation_is_by_name_alone() -> None:
