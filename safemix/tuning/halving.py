@@ -66,7 +66,8 @@ class Halving:
 
         Args:
             records: of all trials, those that have ended with their outcomes; the ratio of each.
-            readings: of all trials, that of this step included.
+            readings: of all trials, that of this step included; a margin that could not be read is
+                not finite.
             name: of the trial.
             step: of its reading.
         """
@@ -117,9 +118,11 @@ class Halving:
         beyond = (ratio for ratio, within in told if not within and ratio < high)
         return max(beyond, default=-math.inf), high
 
-    def _rung(self, read: Mapping[int, object], step: int) -> int | None:
-        """The last rung that this reading is the first one at or after."""
-        before = max((other for other in read if other < step), default=-1)
+    def _rung(self, read: Mapping[int, Mapping[str, float]], step: int) -> int | None:
+        """The last rung that this reading of margins is the first one at or after."""
+        if not _margins(read.get(step, {})):
+            return None  # an evaluation between two readings of the probe
+        before = max((at for at in read if at < step and _margins(read[at])), default=-1)
         reached = [rung for rung in self._rungs(step) if rung > before]
         return reached[-1] if reached else None
 

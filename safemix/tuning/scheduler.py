@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from safemix.hosts.ray_keys import STEP
 from safemix.tuning.driver import ENTRY, RATIO, TRIAL
 from safemix.tuning.halving import Halving
 from safemix.tuning.records import TrialRecord
-from safemix.tuning.score import SCORE
+from safemix.tuning.score import MARGIN, SCORE, WORST
 from safemix.tuning.settings import SweepSettings
 from safemix.tuning.space import DIGITS, Range
 
@@ -71,8 +72,7 @@ class HalvingScheduler(FIFOScheduler):
         step, name = result.get(STEP), trial_name_of(trial)
         if step is None or SCORE not in result:
             return str(TrialScheduler.CONTINUE)
-        read = {key: v for key, v in result.items() if isinstance(v, float) and "/" in key}
-        self._reported.setdefault(name, {})[int(step)] = read
+        self._note(name, int(step), result)
         records = self._records()
         readings = {record.name: self._read(record) for record in records}
         reason = self._halving.reason_to_stop(records, readings, name, int(step))
@@ -80,6 +80,17 @@ class HalvingScheduler(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         self.reasons[name] = reason
         return str(TrialScheduler.STOP)
+
+    def _note(self, name: str, step: int, result: Mapping[str, Any]) -> None:
+        read = {key: v for key, v in result.items() if isinstance(v, float) and "/" in key}
+        known = self._reported.setdefault(name, {})
+        if step and result[SCORE] <= WORST:
+            # What is not finite is not in a report: such a run is broken, and not merely unread.
+            margins = {
+                key for reading in known.values() for key in reading if key.startswith(MARGIN)
+            }
+            read |= dict.fromkeys(margins, math.nan)
+        known[step] = read
 
     def needless(self, record: TrialRecord) -> str | None:
         """Why a trial need not start; None if it is to."""

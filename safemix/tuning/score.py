@@ -20,8 +20,8 @@ from typing import Final
 SCORE: Final = "score"
 MARGIN: Final = "safety/margin/"
 LOSS: Final = "utility/loss"
-# A loss that is not there yet, or not finite, must not look good.
-_WORST: Final = 1e6
+WORST: Final = -1e6
+"""Score of what cannot be told: a loss that is not there yet, or not finite, must not look good."""
 
 
 @dataclass
@@ -47,14 +47,14 @@ class Score:
             finite = {key: value for key, value in margins.items() if math.isfinite(value)}
             self.start = {**finite, **self.start}
         self.last = {**self.last, **margins}
-        return {SCORE: self._score(self.last, reading.get(LOSS)) if step else -_WORST}
+        return {SCORE: self._score(self.last, reading.get(LOSS)) if step else WORST}
 
     def _score(self, margins: Mapping[str, float], loss: float | None) -> float:
         if loss is None or not math.isfinite(loss) or not margins:
-            return -_WORST
+            return WORST
         falls = [
             self.start.get(key, margin) - self.slack - margin for key, margin in margins.items()
         ]
         if any(not math.isfinite(fall) for fall in falls):
-            return -_WORST
+            return WORST
         return -loss - self.weight * max(0.0, *falls, 0.0)

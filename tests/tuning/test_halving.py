@@ -15,7 +15,7 @@ from safemix.hosts.ray_keys import STEP
 from safemix.tuning.halving import Halving
 from safemix.tuning.records import Outcome, TrialRecord
 from safemix.tuning.scheduler import HalvingScheduler
-from safemix.tuning.score import LOSS, MARGIN, SCORE
+from safemix.tuning.score import LOSS, MARGIN, SCORE, WORST
 
 PLAIN, STYLED = f"{MARGIN}plain", f"{MARGIN}styled"
 TOTAL = 100
@@ -144,7 +144,9 @@ def test_with_other_keys_the_lower_loss_since_the_rung_before_goes_on():
 )
 def test_nothing_to_gain_outside_of_what_is_known(ratio, reason):
     ended = [trial(0, 0.02, 0.0, count=50), trial(1, 0.2, 1.0, count=0)]
-    late = replace(trial(2, ratio, 0.99), readings=tuple({STEP: step} for step in (20, 35)))
+    late = replace(
+        trial(2, ratio, 0.99), readings=tuple({STEP: step, PLAIN: 0.99} for step in (20, 35))
+    )
     assert stops([*ended, late], "trial-02", 35) == reason
     assert stops([*ended, late], "trial-02", 35, ratio_alone=False) is None  # between two rungs
 
@@ -235,6 +237,19 @@ def test_a_sweep_that_goes_on_decides_as_before():
         }
         assert reported(scheduler, near) == TrialScheduler.CONTINUE
         assert scheduler.__getstate__() == {}
+
+
+def test_a_broken_run_stops_and_an_evaluation_between_readings_decides_nothing():
+    good, broken = trial(0, 0.02, 1.0), trial(1, 0.1, 0.0)
+    scheduler = HalvingScheduler(halving(), lambda: [good, broken])
+    asked = SimpleNamespace(custom_dirname="trial-01")
+    begun = {STEP: 0, PLAIN: 1.0, SCORE: WORST}
+    assert scheduler.on_trial_result(None, asked, begun) == TrialScheduler.CONTINUE
+    measured = {STEP: 20, "safety/asr/set/plain": 0.1, SCORE: -1.0}
+    assert scheduler.on_trial_result(None, asked, measured) == TrialScheduler.CONTINUE
+    nothing_finite = {STEP: 25, SCORE: WORST}
+    assert scheduler.on_trial_result(None, asked, nothing_finite) == TrialScheduler.STOP
+    assert scheduler.reasons["trial-01"] == "1 of 2 trials stood better at step 20, 1 may go on"
 
 
 def test_the_baseline_goes_on_whatever_it_reads():
