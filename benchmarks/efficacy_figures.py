@@ -45,9 +45,12 @@ class Found:
 
     @property
     def ratio(self) -> float:
-        """Share of safety rows that was asked for; 0 for a baseline."""
+        """Share of safety rows that was asked for, or drawn; 0 for a baseline."""
         cell = self.tree.get("cell", {"ratio": 0.0})
-        return float(cell.get("changes", {}).get("ratio", cell["ratio"]))  # a lever may change it
+        asked = cell.get("changes", {}).get("ratio", cell["ratio"])  # a lever may change it
+        if isinstance(asked, int | float):
+            return float(asked)
+        return round(float(self.tree["shares"]["safety/row_share"]), 3)  # it moved: what was drawn
 
     @property
     def variant(self) -> str:

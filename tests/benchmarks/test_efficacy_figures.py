@@ -74,6 +74,14 @@ def test_a_run_that_goes_by_the_odds_has_its_margins_under_the_same_names(tmp_pa
     }
 
 
+def test_the_ratio_of_a_run_that_moved_it_is_what_was_drawn() -> None:
+    cell = {"task": "piqa", "strategy": "aoa", "mitigation": "paraphrase", "ratio": 0.1, "seed": 0}
+    changes = {"ratio": {"controller": "target", "min_margin": -3.0}}
+    moved = {"cell": cell | {"variant": "controller", "changes": changes}}
+    found = Found("moved", moved | {"shares": {"safety/row_share": 0.20436}})
+    assert found.ratio == 0.204
+
+
 def test_last_readings_are_the_last_that_there_are(tmp_path: Path) -> None:
     lines = [
         {"step": 0, "safety/margin/plain": 2.0, "safety/margin_odds/plain": 1.0},
