@@ -27,8 +27,9 @@ CONTROLLER: dict[str, Any] = {
     "min": 0.02,
     "max": 0.4,
 }
-# The real probe would read at step 0 and the last step only; it is not listened to.
-FAR = {"probe_every": 100_000}
+# The real probe would read at step 0 and the last step only; it is not listened to. The scripted
+# readings below are margins a token.
+FAR = {"probe_every": 100_000, "margin": "mean"}
 # Violated up to step 6, then far inside: the ratio rises, and falls again.
 READINGS = [None] + [-1.0] * 6 + [4.0] * 30
 
@@ -177,7 +178,7 @@ def test_failed_readings_after_a_run_without_a_controller(tmp_path: Path) -> Non
 
 
 def test_the_real_probe_is_followed_on_two_processes(tmp_path: Path) -> None:
-    evaluation = {"probe_every": 2, "prompts": 4}
+    evaluation = {"probe_every": 2, "prompts": 4, "margin": "odds"}
     # No model has such a margin: every reading is a violation.
     asked = {**CONTROLLER, "min_margin": 50.0}
     config = write_config(tmp_path, ratio=asked, evaluation=evaluation, max_steps=8, save_steps=4)
