@@ -1,4 +1,4 @@
-"""One number for a trial while it trains: what a scheduler compares trials by.
+"""One number for a trial while it trains: what population-based training compares trials by.
 
 The outcome that counts, ASR and utility, is known only at the end, from completions. On the way
 there are the task's loss and the refusal margin, which falls with safety. A trial is good where

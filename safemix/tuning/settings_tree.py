@@ -197,7 +197,7 @@ class SweepSettings(SettingsTree):
         """A searcher and a number of trials that suit the search.
 
         Whoever writes a grid means the searcher grid. For the ratio alone bisection found the dense
-        grid's ratio more often than any other, for fewer rows (benchmarks/search.py).
+        grid's ratio as often as the best of the others, with fewest trials (benchmarks/search.py).
         """
         if not isinstance(tree, Mapping):
             return tree
