@@ -132,6 +132,8 @@ def start(*arguments: str, folder: Path) -> SweepJob:
         "HF_HUB_OFFLINE": "1",
         # Ray starts its workers with a low priority: on a busy machine they would never begin.
         "RAY_worker_niceness": "0",
+        # One process less to start for each trial; nothing here is preempted.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -157,6 +159,14 @@ def step_of(folder: Path, trial: str) -> int:
     path = folder / "trials" / trial / "attempts.jsonl"
     lines = path.read_text("utf-8").splitlines() if path.exists() else []
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def starts_of(folder: Path, trial: str) -> list[int]:
+    """The step at which each start of a trial began."""
+    path = folder / "trials" / trial / "attempts.jsonl"
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    noted = (json.loads(line) for line in lines if line.endswith("}"))
+    return [line["step"] for line in noted if "begins" in line]
 
 
 def until(condition: Callable[[], Any], job: SweepJob, seconds: float = 180) -> None:

@@ -21,6 +21,7 @@ from sweep_jobs_for_tests import (
     record,
     rows_of,
     start,
+    starts_of,
     step_of,
     sweep_file,
     until,
@@ -134,16 +135,25 @@ def test_nothing_is_left_behind(done: SweepJob) -> None:
 # ---- the driver dies, and goes on -------------------------------------------------------------
 
 
-def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
-    path = sweep_file(tmp_path)
+def test_killed_interrupted_and_resumed_under_asha(tmp_path: Path) -> None:
+    # The second trial learns next to nothing: ASHA stops it, by what it knows of the first one.
+    path = sweep_file(
+        tmp_path,
+        run={"ratio": 0.25, "max_steps": 64},
+        search={"learning_rate": {"grid": [1e-3, 1e-8]}},
+        searcher="grid",
+        trials=None,
+        parallel=1,
+        scheduler="asha",
+        asha={"grace_steps": 8, "reduction_factor": 2},
+        bound={"asr": 1},
+    )
     job = start("--config", str(path), folder=tmp_path)
     until(lambda: step_of(job.folder, "trial-00") >= 6, job)
     job.process.kill()
     job.wait()
-    before = {
-        name: (job.folder / "trials" / name / "attempts.jsonl").read_text("utf-8")
-        for name in ("unmixed", "trial-00")
-    }
+    before = (job.folder / "trials/unmixed/attempts.jsonl").read_text("utf-8")
+    first = starts_of(job.folder, "trial-00")
     assert record(job.folder, "unmixed")["status"] == "done"
 
     again = start("--config", str(path), folder=tmp_path)
@@ -151,80 +161,63 @@ def test_killed_resumed_interrupted_and_resumed_again(tmp_path: Path) -> None:
     assert "holds a sweep already" in again.text
 
     job = start("--resume", str(job.folder), folder=tmp_path)
-    until(lambda: step_of(job.folder, "trial-01") >= 6, job)
+    until(lambda: len(starts_of(job.folder, "trial-00")) == 2, job)
     job.process.send_signal(signal.SIGINT)
     assert job.wait(90) == 130, job.text
     # W&B's own processes end when they find that what they watch is gone.
     assert job.left(after=15) == [], "no orphans"
     assert "go on with: safemix tune --resume" in job.text
     assert (job.folder / "report.html").exists()
-    assert record(job.folder, "trial-00")["status"] == "done"
-    assert record(job.folder, "trial-01")["status"] != "done"
+    assert record(job.folder, "trial-00")["status"] not in ("done", "failed")
 
     job = start("--resume", str(job.folder), folder=tmp_path)
     assert job.wait() == 0, job.text
-    for name in ("trial-00", "trial-01"):
-        trial = record(job.folder, name)
-        assert (trial["status"], trial["step"]) == ("done", 40)
-        rows = rows_of(job.folder / "trials" / name)
-        assert list(rows) == list(range(40))
-        assert max(Counter(r for step in rows.values() for r in step).values()) == 1
-    after = (job.folder / "trials/unmixed/attempts.jsonl").read_text("utf-8")
-    assert after == before["unmixed"], "what had ended is not run again"
-    log = (job.folder / "trials/trial-00/attempts.jsonl").read_text("utf-8")
-    assert log.startswith(before["trial-00"].rpartition("\n")[0])
-    begins = [json.loads(line) for line in log.splitlines() if '"begins"' in line]
-    assert [line["step"] > 0 for line in begins] == [False, True], "from its checkpoint"
-
-
-# ---- schedulers -------------------------------------------------------------------------------
-
-
-def test_asha_stops_a_trial_and_says_why(tmp_path: Path) -> None:
-    keys: dict[str, Any] = {"scheduler": "asha", "workers": 1, "bound": {"asr": 1}}
-    keys["search"] = {"learning_rate": {"grid": [1e-3, 1e-8]}}
-    keys |= {"searcher": "grid", "trials": None, "parallel": 1}
-    keys["asha"] = {"grace_steps": 8, "reduction_factor": 2}
-    path = sweep_file(tmp_path, run={"ratio": 0.25}, **keys)
-    job = start("--config", str(path), folder=tmp_path)
-    assert job.wait() == 0, job.text
+    assert (job.folder / "trials/unmixed/attempts.jsonl").read_text("utf-8") == before, "run again"
+    starts = starts_of(job.folder, "trial-00")
+    assert starts[0] == first[0] == 0
+    assert len(starts) == 3 and 0 < starts[1] <= starts[2] < 64, "from its checkpoint"
     good, bad = (record(job.folder, f"trial-{n:02d}") for n in range(2))
-    assert (good["status"], bad["status"]) == ("done", "stopped")
+    assert (good["status"], good["step"]) == ("done", 64)
+    rows = rows_of(job.folder / "trials" / "trial-00")
+    assert list(rows) == list(range(64))
+    assert max(Counter(r for step in rows.values() for r in step).values()) == 1
+    assert bad["status"] == "stopped" and 8 <= bad["step"] < 64
     assert bad["reason"] == "asha: 1 of 2 trials stood better at step 8, 1 may go on"
-    assert 8 <= bad["step"] < 40
     assert record(job.folder, "unmixed")["status"] == "done", "a baseline is never stopped"
 
 
+# ---- population-based training ----------------------------------------------------------------
+
+
 def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path: Path) -> None:
-    # Ray compares a trial when it reports with what the others reported last. The trial with the
-    # largest ratio, and so the highest task loss, starts last (seed 11), and there are several
-    # comparisons: however the trials get on, one of them is the worst at some report of its own.
+    # Ray compares a trial when it reports with what the other one reported last: the trials are to
+    # run beside each other for several reports, so they are longer than the time between starts.
     keys: dict[str, Any] = {
         "scheduler": "pbt",
         "bound": {"asr": 1},
         "workers": 1,
-        "trials": 3,
-        "seed": 11,
+        "trials": 2,
+        "seed": 8,
         "resources": {"cpus_per_worker": 0.5},
-        "pbt": {"every_steps": 8, "quantile": 0.34, "factors": [0.5, 2.0]},
+        "pbt": {"every_steps": 16, "quantile": 0.5, "factors": [0.5, 2.0]},
         "search": {"ratio": {"log_uniform": [0.05, 0.5]}},
     }
     run: dict[str, Any] = {
-        "max_steps": 32,
-        "save_steps": 8,
+        "max_steps": 96,
+        "save_steps": 16,
         "save_total_limit": 16,
         "mitigation": "base",
     }
-    run["evaluation"] = {**RUN["evaluation"], "probe_every": 8}
+    run["evaluation"] = {**RUN["evaluation"], "probe_every": 16}
     job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
     assert job.wait(300) == 0, job.text
-    trials = [record(job.folder, f"trial-{n:02d}") for n in range(3)]
-    assert all((trial["status"], trial["step"]) == ("done", 32) for trial in trials)
+    trials = [record(job.folder, f"trial-{n:02d}") for n in range(2)]
+    assert all((trial["status"], trial["step"]) == ("done", 96) for trial in trials)
     changed = [trial for trial in trials if len(trial["ratios"]) > 1]
     assert changed, job.text
     for trial in trials:
         rows = rows_of(job.folder / trial["folder"])
-        assert list(rows) == list(range(32))
+        assert list(rows) == list(range(96))
         safety = [row for step in rows.values() for name, row in step if name == "safety"]
         # Neither lost nor repeated: each pass over the safety rows comes to its end first.
         counts = Counter(safety)
