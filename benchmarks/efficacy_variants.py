@@ -48,6 +48,8 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default_20": _first(20.0),
     # More of the look-alikes where most of them are refused: in the whole layout of the task.
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),
+    # A refusal as one of the options, which the answer then names, in place of the answer's text.
+    "default_option": _mitigation(answer_design="option"),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {
