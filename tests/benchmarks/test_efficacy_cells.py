@@ -59,6 +59,7 @@ LEVERS = {
     "default_20": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_more": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "default_option": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
 }
 
 
