@@ -53,7 +53,7 @@ class TrialRecord:
         kind: "trial"; "unmixed" is ratio 0, and "untouched" the model before any training.
         point: what the search chose: key of the settings, with dots -> value.
         status: "stopped" was ended by the scheduler, "failed" by an error of its own.
-        reason: why it was stopped or failed, one line; "" otherwise.
+        reason: why it was stopped, interrupted or failed, one line; "" otherwise.
         step: optimizer steps done.
         max_steps: of a whole trial.
         rows: rows trained on, those trained again after a restart included.

@@ -31,6 +31,7 @@ UNTOUCHED: Final = "untouched"
 # Steps between two checkpoints of a trial where the run gives none.
 SAVE_EVERY: Final = 50
 _KEPT_FOR_OTHERS: Final = 4
+_INTERRUPTED: Final = "interrupted, goes on by --resume"
 
 
 class Sweep:
@@ -118,6 +119,13 @@ class Sweep:
             self._add_untouched()
         self._free()
 
+    def interrupted(self) -> None:
+        """The sweep ends before its trials have: those that ran wait to be gone on with."""
+        for record in self.all():
+            if record.status == "running":
+                now = refreshed(record, self._folder(record.name), self._batch)
+                self._set(replace(now, status="waiting", reason=_INTERRUPTED))
+
     def all(self) -> list[TrialRecord]:
         """Baselines first, then the trials by number."""
         return sorted(self.records.values(), key=lambda r: (r.kind == "trial", r.number))
@@ -139,7 +147,7 @@ class Sweep:
         for record in waiting:
             # What stopped it may have been mended: only an ended trial keeps its reason.
             (self._folder(record.name) / FAILED).unlink(missing_ok=True)
-            self._set(replace(record, status="waiting"))
+            self._set(replace(record, status="waiting", reason=""))
         self._queue = [record.name for record in waiting]
         self._free()
 

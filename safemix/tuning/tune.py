@@ -78,6 +78,7 @@ def tune(settings: SweepSettings, *, resume: bool = False) -> Done:
         with LiveTable(count + _BASELINES, steps) as table:
             sweep.changed = lambda: table.update(sweep.all())
             whole = run_trials(sweep, parallel)
+            sweep.interrupted()
     records = tuple(sweep.all())
     return Done(write_results(settings, records), whole, records)
 

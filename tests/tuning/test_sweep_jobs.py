@@ -168,7 +168,8 @@ def test_killed_interrupted_and_resumed_under_asha(tmp_path: Path) -> None:
     assert job.left(after=15) == [], "no orphans"
     assert "go on with: safemix tune --resume" in job.text
     assert (job.folder / "report.html").exists()
-    assert record(job.folder, "trial-00")["status"] not in ("done", "failed")
+    stands = record(job.folder, "trial-00")
+    assert (stands["status"], stands["reason"]) == ("waiting", "interrupted, goes on by --resume")
 
     job = start("--resume", str(job.folder), folder=tmp_path)
     assert job.wait() == 0, job.text

@@ -205,6 +205,20 @@ def test_going_on_asks_again_for_what_had_not_ended_and_for_nothing_else(tmp_pat
         assert json.dumps(again.records[name].to_json()) == json.dumps(record.to_json())
 
 
+def test_an_interrupted_trial_waits_and_says_so(tmp_path):
+    state = opened(settings_of(tmp_path))
+    finish(state, next_name(state))
+    name = next_name(state)
+    attempt(folder_of(state, name), 0, 12, ends=False)
+    state.interrupted()
+    record = state.records[name]
+    assert (record.status, record.step) == ("waiting", 12)
+    assert record.reason == "interrupted, goes on by --resume"
+    assert statuses(state)["unmixed"] == "done", "what has ended stays so"
+    again = opened(settings_of(tmp_path))
+    assert (again.records[name].status, again.records[name].reason) == ("waiting", "")
+
+
 def test_going_on_with_more_trials_or_fewer(tmp_path):
     search = {"ratio": {"log_uniform": [0.01, 0.3]}}
     three = settings_of(tmp_path, search=search, searcher="random", trials=3)
