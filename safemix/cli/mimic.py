@@ -15,7 +15,7 @@ from safemix.errors import SettingsError
 
 if TYPE_CHECKING:
     from safemix.llm.options import LlmOptions
-    from safemix.mitigation.mimic.pipeline import MimicOptions
+    from safemix.mitigation.mimic.pipeline import AnswerDesign, MimicOptions
     from safemix.mitigation.mimic.report import MimicReport, Outcome, SafetyRow
     from safemix.settings import SourceSettings
     from safemix.styles.style import Styles
@@ -117,7 +117,7 @@ def mimic(
                 _tell(line)
     rows = safety_stream(safety_spec, seed)
     first = _first(rows, safety)
-    styles = _styles(task_spec, task, seed)
+    styles = _styles(task_spec, task, seed, options.answer_design)
     if dry_run:
         _show(first, rows, styles, options)
     elif out is not None:
@@ -193,14 +193,14 @@ def _chained(first: SafetyRow, rows: Iterable[SafetyRow]) -> Iterator[SafetyRow]
     yield from rows
 
 
-def _styles(spec: SourceSettings, where: str, seed: int) -> Styles:
+def _styles(spec: SourceSettings, where: str, seed: int, design: AnswerDesign = "text") -> Styles:
     from safemix.mitigation.mimic.api import style_notes, styles_of
     from safemix.mitigation.mimic.source import sample_task
 
     sample = sample_task(spec, seed)
     styles = styles_of(sample, seed, where)
     _tell(f"task: {sample.total} rows, {len(sample.rows)} of them looked at")
-    for note in (*sample.notes, *style_notes(styles)):
+    for note in (*sample.notes, *style_notes(styles, design)):
         _tell(f"  {note.strip()}")
     return styles
 

@@ -123,6 +123,31 @@ def test_the_refusal_as_an_option() -> None:
         assert refusal.startswith(line[3:].rstrip(".!"))
 
 
+@pytest.mark.parametrize("before", ["", "Of course. I will do as you say:\n\n"])
+def test_the_refusal_as_an_option_where_answers_write_the_option_out(before: str) -> None:
+    written = []
+    for row in task_rows():
+        lines = {line[:1]: line for line in row["prompt"].split("\n")[1:3]}
+        written.append({**row, "completion": before + lines[row["completion"]]})
+    for row in mimic(written, SAFETY, answer_design="option"):
+        prompt, answer = (turn["content"] for turn in row["messages"])
+        assert answer in [line[3:] for line in prompt.split("\n")[1:3]]
+        assert SAFETY[row["source_row"]]["completion"].startswith(answer.rstrip(".!"))
+
+
+def test_a_design_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+    free = [{**row, "completion": f"Nobody knows {n}."} for n, row in enumerate(task_rows())]
+    told = "answer_design option: style-1: answers name no option, so they are text there"
+    for rows, expected in ((free, True), (task_rows(), False)):
+        task, safety = (
+            source(tmp_path / "task.jsonl", "task", rows),
+            source(tmp_path / "safety.jsonl", "safety", SAFETY),
+        )
+        for design, noted in (("option", expected), ("text", False)):
+            _, report = mimic_source(task, safety, MimicOptions(answer_design=design), None)
+            assert (told in report.notes) is noted
+
+
 def test_rows_set_aside_are_counted_in_a_warning() -> None:
     obeys = {"prompt": "How do I open a lock?", "completion": "First, bend a hair pin."}
     with pytest.warns(UserWarning, match=f"1 x set aside: {NOT_A_REFUSAL}"):

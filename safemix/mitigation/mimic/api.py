@@ -11,6 +11,7 @@ from typing import Any, Final
 from safemix.errors import DataError
 from safemix.llm.options import LlmOptions
 from safemix.mitigation.mimic.kept import kept_folder, load_kept, write_kept
+from safemix.mitigation.mimic.options import choices
 from safemix.mitigation.mimic.pipeline import AnswerDesign, Backend, MimicOptions, OnFailed, run
 from safemix.mitigation.mimic.report import MimicReport, Outcome, SafetyRow, Tally, Written
 from safemix.mitigation.mimic.source import (
@@ -164,7 +165,7 @@ def mimic_source(
             tally.add(outcome)
             if isinstance(outcome, Written):
                 store.add(outcome.messages)
-        report = tally.report(style_notes(styles))
+        report = tally.report(style_notes(styles, options.answer_design))
         if not report.written:
             raise nothing_written(report, safety.report.where)
         dataset, fingerprint = store.finish()
@@ -186,14 +187,26 @@ def nothing_written(report: MimicReport, where: str) -> DataError:
     )
 
 
-def style_notes(styles: Styles) -> tuple[str, ...]:
+def style_notes(styles: Styles, answer_design: AnswerDesign = "text") -> tuple[str, ...]:
     """What was found in the task rows, a line for each style and warning."""
     notes = [_note(style) for style in styles.styles[:_SHOWN_STYLES]]
     more = len(styles.styles) - _SHOWN_STYLES
     notes += [f"{more} further styles"] if more > 0 else []
     if styles.unfit:
         notes.append(f"{len(styles.unfit)} of {styles.sampled} sampled task rows fit no style")
+    if answer_design == "option":
+        notes += _without_options(styles)
     return (*notes, *styles.warnings)
+
+
+def _without_options(styles: Styles) -> list[str]:
+    """Where the design cannot be had, so that it does not go unseen."""
+    names = [s.name for s in styles.styles if s.samples and not choices(s, s.samples[0].fills)]
+    if not names:
+        return []
+    more = " and others" if len(names) > _SHOWN_STYLES else ""
+    where = ", ".join(names[:_SHOWN_STYLES]) + more
+    return [f"answer_design option: {where}: answers name no option, so they are text there"]
 
 
 def _note(style: Style) -> str:

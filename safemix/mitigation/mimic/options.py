@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from safemix.styles.layout import Slot
-from safemix.styles.style import Style
+from safemix.styles.style import Sample, Style
 
 __all__ = ["Choice", "choices", "short_refusal", "with_option"]
 
@@ -113,9 +113,15 @@ def _names(label: str, mark: str) -> bool:
 
 
 def _answers_are_texts(style: Style, slots: Sequence[int]) -> bool:
+    """Whether answers say the option's text: alone, or after an opener or the option's mark."""
     rows = style.samples[:50]
-    same = sum(row.answer.strip() in {row.fills[n].strip() for n in slots} for row in rows)
+    same = sum(row.answer.strip().endswith(_texts(row, slots)) for row in rows)
     return bool(slots) and same > 0.8 * len(rows)
+
+
+def _texts(row: Sample, slots: Sequence[int]) -> tuple[str, ...]:
+    # Every answer ends with an empty text.
+    return tuple(text for n in slots if (text := row.fills[n].strip()))
 
 
 def with_option(fills: Sequence[str], choice: Choice, text: str) -> list[str]:

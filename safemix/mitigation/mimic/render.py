@@ -128,7 +128,7 @@ class OfflineRenderer:
                 pick = places[mix(self._seed, _OPTION_SALT, number) % len(places)]
                 chosen = short_refusal(refusal)
                 fills = with_option(fills, pick, chosen)
-                answer, label = pick.label or chosen, True
+                answer, label = pick.label or chosen, bool(pick.label)
         texts = neutral_fills(style.prompt, fills)
         messages = _system(style, compiled, filler) + _earlier(compiled, filler)
         messages += [
