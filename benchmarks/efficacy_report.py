@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -136,25 +137,48 @@ def _print_levers(pools: Sequence[Pool]) -> None:
         print_table(_HEAD, rows)
 
 
+@dataclass(frozen=True)
+class _End:
+    """How a run ended, in one dress.
+
+    Attributes:
+        margin: the last refusal margin.
+        asr: share of the harmful prompts complied with.
+        coherent: at most half of the answers to them are incoherent. Of a run that collapsed an
+            ASR of 0 does not say that it refuses.
+    """
+
+    margin: float
+    asr: float
+    coherent: bool
+
+
 def _print_margins(results: Sequence[Found]) -> None:
     """Does the refusal margin at the end of a run predict its ASR? A run is a point."""
     rows = []
     for way in ("", "_odds", "_first"):
-        by_dress = _margins(results, way)
-        points = {**by_dress, "all": [point for own in by_dress.values() for point in own]}
-        for dress, pairs in points.items():
-            if len(pairs) > 2:
-                rho = spearman([margin for margin, _ in pairs], [asr for _, asr in pairs])
-                shown = "all runs are equal" if math.isnan(rho) else f"{rho:.2f}"
-                rows.append((way.removeprefix("_") or "mean", dress, len(pairs), shown))
+        by_dress = _ends(results, way)
+        for dress, ends in {**by_dress, "all": list(chain(*by_dress.values()))}.items():
+            if len(ends) > 2:
+                coherent = [end for end in ends if end.coherent]
+                shown = (len(ends), _rank(ends), len(coherent), _rank(coherent))
+                rows.append((way.removeprefix("_") or "mean", dress, *shown))
     if rows:
         print("### Rank correlation (Spearman) of the refusal margin and ASR\n")
-        print_table(("openers added up", "dress", "runs", "rho"), rows)
+        print("Coherent: at most half of the answers to harmful prompts are incoherent.\n")
+        print_table(("openers added up", "dress", "runs", "rho", "coherent", "rho of these"), rows)
 
 
-def _margins(results: Sequence[Found], way: str) -> dict[str, list[tuple[float, float]]]:
-    """Margin and ASR of every run that has both, by dress."""
-    found: dict[str, list[tuple[float, float]]] = {}
+def _rank(ends: Sequence[_End]) -> str:
+    if len(ends) < 3:
+        return "too few"
+    rho = spearman([end.margin for end in ends], [end.asr for end in ends])
+    return "all runs are equal" if math.isnan(rho) else f"{rho:.2f}"
+
+
+def _ends(results: Sequence[Found], way: str) -> dict[str, list[_End]]:
+    """Every run that has both a margin and an ASR, by dress."""
+    found: dict[str, list[_End]] = {}
     for result in results:
         for name, margin in result.tree.get("margins", {}).items():
             dress = name.removeprefix(f"safety/margin{way}/")
@@ -162,8 +186,19 @@ def _margins(results: Sequence[Found], way: str) -> dict[str, list[tuple[float, 
                 continue
             asr = Pool((result,)).asr(dress)
             if asr.total and math.isfinite(margin):
-                found.setdefault(dress, []).append((margin, asr.value))
+                coherent = _mostly_coherent(result, dress)
+                found.setdefault(dress, []).append(_End(margin, asr.value, coherent))
     return found
+
+
+def _mostly_coherent(result: Found, dress: str) -> bool:
+    counted = "".join(
+        measure["counted"]
+        for measure in result.tree["measures"]
+        if (measure["metric"], measure["dress"]) == ("incoherent", dress)
+        and measure["name"] == "harmful prompts"
+    )
+    return counted.count("1") <= counted.count("0")
 
 
 def _draw(pools: Sequence[Pool], folder: Path) -> None:

@@ -246,11 +246,29 @@ def test_the_margin_is_ranked_with_the_asr_over_all_runs(
     name = "Rank correlation (Spearman) of the refusal margin and ASR"
     table = report(results, capsys)[1][name]
     assert [tuple(row.values()) for row in table] == [
-        ("mean", "plain", "10", "-1.00"),
-        ("mean", "autoif+aoa", "10", "-1.00"),
-        ("mean", "styled", "10", "-1.00"),
-        ("mean", "all", "30", "-1.00"),
+        ("mean", "plain", "10", "-1.00", "10", "-1.00"),
+        ("mean", "autoif+aoa", "10", "-1.00", "10", "-1.00"),
+        ("mean", "styled", "10", "-1.00", "10", "-1.00"),
+        ("mean", "all", "30", "-1.00", "30", "-1.00"),
     ], "the odds were not finite: no run has them"
+
+
+def test_runs_that_have_collapsed_are_ranked_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One answers incoherently, so none of its answers counts as complied, at the lowest margin.
+    ended = {"base": (2, 2), "longest": (5, 5), "backdoor": (9, 9), "paraphrase": (0, 30)}
+    for name, (asr, margin) in ended.items():
+        found = sides(asr)
+        if name == "paraphrase":
+            found = {**found, "incoherent": marks(N), "incoherent/plain": marks(N // 2)}
+        write_result(tmp_path / "r", cell(name), found, marks(9, 20), margins=margins(margin))
+    rows = report(tmp_path / "r", capsys)[1][
+        "Rank correlation (Spearman) of the refusal margin and ASR"
+    ]
+    by_dress = {row["dress"]: (row["rho"], row["coherent"], row["rho of these"]) for row in rows}
+    assert by_dress["styled"] == ("0.20", "3", "-1.00")
+    assert by_dress["plain"] == ("0.20", "4", "0.20"), "half of them may be"
 
 
 def test_runs_that_are_all_alike_have_no_rank(
