@@ -146,6 +146,8 @@ def test_a_design_that_cannot_be_had_is_told(tmp_path: Path) -> None:
         for design, noted in (("option", expected), ("text", False)):
             _, report = mimic_source(task, safety, MimicOptions(answer_design=design), None)
             assert (told in report.notes) is noted
+    with pytest.warns(UserWarning, match=told):
+        assert len(mimic(free, SAFETY, answer_design="option")) == len(SAFETY)
 
 
 def test_rows_set_aside_are_counted_in_a_warning() -> None:

@@ -139,7 +139,7 @@ def test_killed_interrupted_and_resumed_under_asha(tmp_path: Path) -> None:
     # The second trial learns next to nothing: ASHA stops it, by what it knows of the first one.
     path = sweep_file(
         tmp_path,
-        run={"ratio": 0.25, "max_steps": 64},
+        run={"ratio": 0.25, "max_steps": 96},
         search={"learning_rate": {"grid": [1e-3, 1e-8]}},
         searcher="grid",
         trials=None,
@@ -176,15 +176,21 @@ def test_killed_interrupted_and_resumed_under_asha(tmp_path: Path) -> None:
     assert (job.folder / "trials/unmixed/attempts.jsonl").read_text("utf-8") == before, "run again"
     starts = starts_of(job.folder, "trial-00")
     assert starts[0] == first[0] == 0
-    assert len(starts) == 3 and 0 < starts[1] <= starts[2] < 64, "from its checkpoint"
+    assert len(starts) == 3 and 0 < starts[1] <= starts[2] < 96, "from its checkpoint"
     good, bad = (record(job.folder, f"trial-{n:02d}") for n in range(2))
-    assert (good["status"], good["step"]) == ("done", 64)
+    assert (good["status"], good["step"]) == ("done", 96)
     rows = rows_of(job.folder / "trials" / "trial-00")
-    assert list(rows) == list(range(64))
+    assert list(rows) == list(range(96))
     assert max(Counter(r for step in rows.values() for r in step).values()) == 1
-    assert bad["status"] == "stopped" and 8 <= bad["step"] < 64
+    assert bad["status"] == "stopped" and 8 <= bad["step"] < 96
     assert bad["reason"] == "asha: 1 of 2 trials stood better at step 8, 1 may go on"
     assert record(job.folder, "unmixed")["status"] == "done", "a baseline is never stopped"
+
+    names = ("unmixed", "trial-00", "trial-01")
+    ended = {name: starts_of(job.folder, name) for name in names}
+    job = start("--resume", str(job.folder), folder=tmp_path)
+    assert job.wait() == 0, job.text
+    assert {name: starts_of(job.folder, name) for name in names} == ended, "no ended trial again"
 
 
 # ---- population-based training ----------------------------------------------------------------

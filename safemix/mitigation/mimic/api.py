@@ -87,6 +87,8 @@ def mimic(
         llm=llm,
     )
     styles = _with_styles(infer(task_rows, seed=seed), "the task rows")
+    for note in _without_options(styles) if answer_design == "option" else ():
+        warnings.warn(note, stacklevel=2)
     tally = Tally()
     made: list[dict[str, Any]] = []
     for outcome in mimic_stream(given_rows(safety_rows), styles, options, progress=progress):
