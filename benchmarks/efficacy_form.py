@@ -53,7 +53,10 @@ def main() -> None:
     work = parser.parse_args().work
     rows = [(name, *map(str, form_of(answers))) for name, answers in generated(work)]
     if not rows:
-        parser.error(f"{work} holds no evaluation of a task that is answered by generation")
+        parser.error(
+            f"{work} holds no evaluation of a task that is answered by generation: give the --work "
+            "of a benchmarks/efficacy.py that has run cells on GSM8K"
+        )
     bench.print_table(HEAD, rows)
 
 
