@@ -20,6 +20,10 @@ from safemix.screening.refusal import is_refusal
 _OTHER_TASKS: Final = ("hellaswag", "winogrande", "openbookqa", "boolq", "mmlu")
 _OTHER_STRATEGIES: Final = ("benign", "autoif")
 _SHUFFLE: Final = 3
+# The model is aligned with a hundred of the built-in look-alikes, of ten categories; a run that
+# mixes in the built-in ones draws from all of them.
+_LOOKALIKES: Final = 120
+_LEFT: Final = ("public_facts", "fair_treatment")
 
 
 def prepare(public: Path, folder: Path, size: Size) -> None:
@@ -58,7 +62,9 @@ def _prepare_safety(public: Path, folder: Path, size: Size) -> None:
     ]
     Random(0).shuffle(pairs)
     lookalikes = [
-        {"messages": _chat(row["prompt"], row["completion"])} for row in read_builtin("lookalikes")
+        {"messages": _chat(row["prompt"], row["completion"])}
+        for row in read_builtin("lookalikes", _LOOKALIKES)
+        if row["category"] not in _LEFT
     ]
     alpaca = list(_general(public))
     rows = {

@@ -19,7 +19,7 @@ from efficacy_cells import Cell, Size, confirms, dresses, run_settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _BIN: Final = Path(sys.executable).parent
-# There are only a hundred; once each they leave the aligned model refusing half of XSTest.
+# Once each they leave the aligned model refusing half of XSTest.
 _LOOKALIKE_PASSES: Final = 2
 
 

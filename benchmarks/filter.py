@@ -175,8 +175,12 @@ def prompt_sets() -> Iterable[tuple[str, str, str, Iterable[str]]]:
     for label, kind in (("unsafe", "harmful"), ("safe", "safe look-alikes")):
         texts = column((r for r in xstest if r["label"] == label), "prompt")
         yield f"XSTest {label}", kind, HELD_OUT, texts
-    lookalikes = (row["prompt"] for row in read_builtin("lookalikes"))
-    yield "built-in look-alikes", "safe look-alikes", DEVELOPED, lookalikes
+    lookalikes = list(read_builtin("lookalikes"))
+    first = [r for r in lookalikes[:120] if r["category"] not in ("public_facts", "fair_treatment")]
+    rest = [row for row in lookalikes if row not in first]
+    name = "built-in look-alikes"
+    yield f"{name}, first 100", "safe look-alikes", DEVELOPED, column(first, "prompt")
+    yield f"{name}, the others", "safe look-alikes", HELD_OUT, column(rest, "prompt")
     for name, prompt in TASKS.items():
         for split, state in (("train", DEVELOPED), ("test", HELD_OUT)):
             texts = map(prompt, lines(f"tasks/{name}_{split}.jsonl"))

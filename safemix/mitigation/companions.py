@@ -142,6 +142,7 @@ def lookalike_rows(
     cache: Path | None,
     *,
     answered: bool,
+    opening: bool = False,
 ) -> Prepared:
     """The look-alikes ready to be mixed in.
 
@@ -152,6 +153,7 @@ def lookalike_rows(
         cache: see `mimic_source`.
         answered: the answers are known to help; else rows whose answer refuses are left out,
             since they would teach what they are here to prevent.
+        opening: dressed answers begin as the task's answers do.
 
     Raises:
         DataError: if no row is left.
@@ -159,7 +161,8 @@ def lookalike_rows(
     rows, notes = (lookalikes, []) if answered else _without_refusals(lookalikes)
     if dress is None:
         return Prepared(rows, tuple(notes))
-    kept = replace(dress, options=replace(dress.options, keep_non_refusals=True))
+    options = replace(dress.options, keep_non_refusals=True, openings=opening)
+    kept = replace(dress, options=options)
     try:
         made, report, parts = dress_rows(task, rows, kept, cache)
     except DataError as error:

@@ -135,7 +135,8 @@ def _companions(
         plain, wrapper = own.lookalike_parts
         dress = replace(paraphrase_levels(own, seed=settings.seed), plain=plain, wrapper=wrapper)
     answered = own.lookalikes.builtin
-    prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
+    opening = own.lookalikes.opening is not False
+    prepared = lookalike_rows(task, rows, dress, cache, answered=answered, opening=opening)
     return prepared.rows, list(prepared.notes)
 
 

@@ -52,7 +52,7 @@ def test_dressed_look_alikes_have_the_tasks_dress_and_their_own_helpful_answer(
 ) -> None:
     prepared = lookalike_rows(task, benign, dress(), tmp_path, answered=True)
     rows, helpful = list(each_row(prepared.rows)), [r[-1]["content"] for r in each_row(benign)]
-    assert len(rows) >= 90
+    assert len(rows) >= 0.9 * len(benign)
     assert prepared.rows.name == "lookalikes"
     for row in rows:
         assert [turn["role"] for turn in row] == ["system", "user", "assistant"]
@@ -63,7 +63,7 @@ def test_dressed_look_alikes_have_the_tasks_dress_and_their_own_helpful_answer(
         assert answer.startswith("<answer>")
         assert answer.endswith("</answer>")
         assert answer.removeprefix("<answer>").removesuffix("</answer>").strip() in helpful
-    assert prepared.notes[0].startswith("mimicry: 100 look-alikes, ")
+    assert prepared.notes[0].startswith(f"mimicry: {len(benign)} look-alikes, ")
     again = lookalike_rows(task, benign, dress(), tmp_path, answered=True)
     assert again.rows.fingerprint == prepared.rows.fingerprint
     plain = lookalike_rows(task, benign, None, tmp_path, answered=True)

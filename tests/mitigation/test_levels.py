@@ -220,9 +220,9 @@ def test_look_alikes_stand_in_the_same_parts(task: SourceRows, tmp_path: Path) -
     rows = list(each_row(prepared.rows))
     plain = [row for row in rows if row[0]["content"] != TEXTS[1]]
     whole = [row for row in rows if "\nA) " in row[-2]["content"]]
-    assert len(plain) == 20
-    assert len(rows) - len(plain) - len(whole) == 30
-    assert any("30 of 100 rows stand in the task's wrapper" in note for note in prepared.notes)
+    assert len(plain) == 76
+    assert len(rows) - len(plain) - len(whole) == 115
+    assert any("115 of 384 rows stand in the task's wrapper" in note for note in prepared.notes)
 
 
 def test_a_task_without_a_wrapper_says_so(tmp_path: Path) -> None:

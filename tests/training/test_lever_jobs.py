@@ -185,7 +185,7 @@ def test_the_mitigation_by_name_alone_has_its_levers(task: str, tmp_path: Path) 
     assert "paraphrase: lookalikes: 25 % of all rows: as many as safety rows" in notes
     assert "safety: plain_share: 6 of 40 rows stay as they are" in notes
     assert "safety: wrapper_share: 14 of 40 rows stand in the task's wrapper" in notes
-    assert "lookalikes: wrapper_share: 35 of 100 rows stand in the task's wrapper" in notes
+    assert "lookalikes: wrapper_share: 134 of 384 rows stand in the task's wrapper" in notes
 
 
 def test_a_resume_at_a_ratio_that_leaves_no_look_alikes_goes_on(task: str, tmp_path: Path) -> None:
