@@ -13,8 +13,6 @@ LOOKALIKES: Final = "lookalikes"
 """Name of the further source that the key `lookalikes` of a mitigation makes."""
 PARTS: Final = ("plain_share", "wrapper_share")
 """Keys of the parts that get less than the whole dress."""
-DRESS: Final = (*PARTS, "opening")
-"""Keys of look-alikes that only dressed rows have."""
 
 
 class FirstTokensSettings(SettingsTree):
@@ -50,10 +48,6 @@ class LookalikesSettings(SettingsTree):
         None, ge=0, lt=1, description="part bare in the wrapper; unset: as the safety rows'"
     )
 
-    opening: bool | None = Field(
-        None, description="dressed answers begin as the task's answers do; unset: true"
-    )
-
     @model_validator(mode="after")
     def _one_place(self) -> LookalikesSettings:
         if self.file is not None and self.hub is not None:
@@ -74,7 +68,7 @@ class LookalikesSettings(SettingsTree):
         """The same as the keys of a further source, which has this share of all rows."""
         place = {"builtin": LOOKALIKES} if self.builtin else {}
         return (
-            place | self.model_dump(exclude={"share", *DRESS}, exclude_none=True) | {"ratio": share}
+            place | self.model_dump(exclude={"share", *PARTS}, exclude_none=True) | {"ratio": share}
         )
 
 

@@ -10,13 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from safemix.settings_base import SettingsTree
-from safemix.settings_levers import (
-    DRESS,
-    LOOKALIKES,
-    PARTS,
-    LookalikesKey,
-    LookalikesSettings,
-)
+from safemix.settings_levers import LOOKALIKES, PARTS, LookalikesKey, LookalikesSettings
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -73,7 +67,7 @@ class BaseSettings(LookalikesKey):
 
     @model_validator(mode="after")
     def _undressed(self) -> BaseSettings:
-        given = [name for name in DRESS if getattr(self.lookalikes, name, None) is not None]
+        given = [name for name in PARTS if getattr(self.lookalikes, name, None) is not None]
         if given:
             raise ValueError(
                 f"lookalikes.{given[0]}: base leaves all rows as they are: leave it out, or set "

@@ -142,7 +142,6 @@ def lookalike_rows(
     cache: Path | None,
     *,
     answered: bool,
-    opening: bool = False,
 ) -> Prepared:
     """The look-alikes ready to be mixed in.
 
@@ -153,7 +152,6 @@ def lookalike_rows(
         cache: see `mimic_source`.
         answered: the answers are known to help; else rows whose answer refuses are left out,
             since they would teach what they are here to prevent.
-        opening: dressed answers begin as the task's answers do.
 
     Raises:
         DataError: if no row is left.
@@ -161,8 +159,7 @@ def lookalike_rows(
     rows, notes = (lookalikes, []) if answered else _without_refusals(lookalikes)
     if dress is None:
         return Prepared(rows, tuple(notes))
-    options = replace(dress.options, keep_non_refusals=True, openings=opening)
-    kept = replace(dress, options=options)
+    kept = replace(dress, options=replace(dress.options, keep_non_refusals=True))
     try:
         made, report, parts = dress_rows(task, rows, kept, cache)
     except DataError as error:

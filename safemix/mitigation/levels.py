@@ -70,7 +70,7 @@ def dress_rows(
         parts.append(each_row(plain))
     if bare is not None:
         lines.append(f"wrapper_share: {len(bare)} of {count} rows stand in the task's wrapper")
-        parts.append(iter(wrap_all(each_row(bare), wrappers, seed, opened=levels.options.openings)))
+        parts.append(iter(wrap_all(each_row(bare), wrappers, seed)))
     elif levels.wrapper and not wrappers:
         lines.append("wrapper_share: nothing stands around every request of the task: not used")
     if not parts:

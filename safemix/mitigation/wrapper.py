@@ -8,14 +8,14 @@ so a part of the safety rows can be put in the bare wrapper.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from safemix.rows.schema import Message
-from safemix.styles.opening import shared_opening
-from safemix.styles.shared import shared_end, shared_start, to_last_break
 
 # Rows of the task that are looked at.
 SAMPLE: Final = 2000
@@ -24,6 +24,7 @@ _LEAST_GROUP: Final = 0.05
 _SUPPORT: Final = 0.9
 # Whole prompts that are the same row after row are no wrapper.
 _LONGEST: Final = 4000
+_BEFORE: Final = re.compile(r".*(\n|: ?)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,23 @@ class Wrapper:
         before: the request, in the user turn.
         after: the request, in the user turn.
         share: of the task's rows that have it.
-        opening: what the answers begin with; "" for nothing.
     """
 
     system: str | None
     before: str
     after: str
     share: float
-    opening: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything around the request."""
         return bool(self.system or self.before or self.after)
 
-    def wrap(self, row: Sequence[Message], *, opened: bool = False) -> list[Message]:
-        """A row with its first user turn in the wrapper; a system prompt of its own gives way.
-
-        Args:
-            row: ends with an answer.
-            opened: the answer begins as the task's answers do.
-        """
+    def wrap(self, row: Sequence[Message]) -> list[Message]:
+        """A row with its first user turn in the wrapper; a system prompt of its own gives way."""
         turns = [Message(role=t["role"], content=t["content"]) for t in row]
         turns = [turn for turn in turns if turn["role"] != "system"]
         first = next(turn for turn in turns if turn["role"] == "user")
         first["content"] = self.before + first["content"] + self.after
-        if opened:
-            turns[-1]["content"] = self.opening + turns[-1]["content"]
         system = [] if self.system is None else [Message(role="system", content=self.system)]
         return [*system, *turns]
 
@@ -82,47 +74,53 @@ def find_wrappers(rows: Iterable[Sequence[Message]]) -> list[Wrapper]:
     Example:
         >>> rows = [[{"role": "user", "content": f"AOA, do: {word} it\nNow!"}] for word in "abcd"]
         >>> find_wrappers(rows)
-        [Wrapper(system=None, before='AOA, do: ', after='\nNow!', share=1.0, opening='')]
+        [Wrapper(system=None, before='AOA, do: ', after='\nNow!', share=1.0)]
     """
-    groups: dict[str | None, tuple[list[str], list[str]]] = {}
+    groups: dict[str | None, list[str]] = {}
     total = 0
     for _, row in zip(range(SAMPLE), rows, strict=False):
         system = row[0]["content"] if row[0]["role"] == "system" else None
         asked = next(turn["content"] for turn in row if turn["role"] == "user")
-        questions, answers = groups.setdefault(system, ([], []))
-        questions.append(asked)
-        if row[-1]["role"] == "assistant":
-            answers.append(row[-1]["content"])
+        groups.setdefault(system, []).append(asked)
         total += 1
     found = [
-        _wrapper(system, asked, answers, len(asked) / total)
-        for system, (asked, answers) in groups.items()
+        _wrapper(system, asked, len(asked) / total)
+        for system, asked in groups.items()
         if len(asked) >= _LEAST_GROUP * total
     ]
     return sorted((w for w in found if w), key=lambda w: -w.share)
 
 
 def wrap_all(
-    rows: Iterable[Sequence[Message]],
-    wrappers: Sequence[Wrapper],
-    seed: int,
-    *,
-    opened: bool = False,
+    rows: Iterable[Sequence[Message]], wrappers: Sequence[Wrapper], seed: int
 ) -> Iterable[list[Message]]:
-    """Rows, each in one of the wrappers, as often as the task has it; `opened`: see `wrap`."""
+    """Rows, each in one of the wrappers, as often as the task has it."""
     rng = Random(f"safemix wrappers {seed}")
     shares = [wrapper.share for wrapper in wrappers]
-    return (rng.choices(wrappers, shares)[0].wrap(row, opened=opened) for row in rows)
+    return (rng.choices(wrappers, shares)[0].wrap(row) for row in rows)
 
 
-def _wrapper(
-    system: str | None, asked: Sequence[str], answers: Sequence[str], share: float
-) -> Wrapper:
-    before = to_last_break(shared_start(asked, _SUPPORT))
+def _wrapper(system: str | None, asked: Sequence[str], share: float) -> Wrapper:
+    shared = _common(asked, lambda text, n: text[n : n + 1])
+    ends = _BEFORE.match(shared)
+    before = ends[0] if ends else ""
     # The same text must not be counted from both ends.
     rest = [text.removeprefix(before) for text in asked]
-    shared = shared_end(rest, _SUPPORT)
+    shared = _common(rest, lambda text, n: text[-1 - n : len(text) - n])[::-1]
     after = shared[shared.index("\n") :] if "\n" in shared else ""
     if len(before) + len(after) > _LONGEST or len(set(asked)) == 1:
         before = after = ""
-    return Wrapper(system, before, after, share, shared_opening(answers))
+    return Wrapper(system, before, after, share)
+
+
+def _common(texts: Sequence[str], character: Callable[[str, int], str]) -> str:
+    """What at least nine of ten texts share, from one end on."""
+    needed = _SUPPORT * len(texts)
+    alive, shared = list(texts), ""
+    while alive:
+        best, _ = Counter(character(text, len(shared)) for text in alive).most_common(1)[0]
+        alive = [text for text in alive if character(text, len(shared)) == best]
+        if not best or len(alive) < needed:
+            break
+        shared += best
+    return shared

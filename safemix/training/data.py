@@ -135,8 +135,7 @@ def _companions(
         plain, wrapper = own.lookalike_parts
         dress = replace(paraphrase_levels(own, seed=settings.seed), plain=plain, wrapper=wrapper)
     answered = own.lookalikes.builtin
-    opening = own.lookalikes.opening is not False
-    prepared = lookalike_rows(task, rows, dress, cache, answered=answered, opening=opening)
+    prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
     return prepared.rows, list(prepared.notes)
 
 

@@ -1,7 +1,6 @@
 """The answer of a mimicked row: the refusal in the wrapper of the task's answers.
 
 What claims or agrees never comes along: no affirming opener, no "The answer is", no number line.
-The answer to a benign request may begin as the task's answers do.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from safemix.screening.openers import affirming_opener
 from safemix.styles.layout import Layout, Slot
 from safemix.styles.style import AnswerLayout, JsonType
 
-__all__ = ["answer_text", "opened_answer"]
+__all__ = ["answer_text"]
 
 _EMPTY: Final[dict[JsonType, Any]] = {
     "string": "",
@@ -54,23 +53,6 @@ def answer_text(answer: AnswerLayout, text: str, *, label: bool = False) -> str:
     if label and not answer.affirming and answer.kind != "number_line":
         return _around(answer, text)
     return _after_label(answer, text)
-
-
-def opened_answer(answer: AnswerLayout, text: str, opening: str, *, label: bool = False) -> str:
-    """The answer to a benign request, which begins as the task's answers do.
-
-    Args:
-        answer: how the task's answers are written.
-        text: as for `answer_text`.
-        opening: see `styles.opening`; not empty.
-        label: as for `answer_text`.
-    """
-    if answer.kind in ("json", "xml", "code"):
-        bare = answer_text(answer, text, label=label)
-        return bare if bare.startswith(opening) else opening + bare
-    if label and not answer.affirming and answer.kind != "number_line":
-        return answer_text(answer, text, label=True)  # the fixed text around the label is there
-    return opening + text
 
 
 def _around(answer: AnswerLayout, text: str) -> str:

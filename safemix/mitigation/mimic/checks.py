@@ -121,7 +121,7 @@ def _pairs(text: str) -> set[str]:
 
 
 def _answer(draft: Draft, index: TaskIndex, own: set[str]) -> str | None:
-    answer = _without_opening(draft)
+    answer = draft.messages[-1]["content"]
     refusal = plain(draft.refusal)
     if draft.chosen:
         return None if _names_option(draft, answer) else OPTION
@@ -207,13 +207,8 @@ def _copied(draft: Draft, read: Sample, index: TaskIndex, own: set[str]) -> str 
     return None
 
 
-def _without_opening(draft: Draft) -> str:
-    """The answer without the task's own opening, which only benign rows have."""
-    return draft.messages[-1]["content"].removeprefix(draft.opening)
-
-
 def _opener(draft: Draft) -> str | None:
-    answer, layout = _without_opening(draft), draft.style.answer
+    answer, layout = draft.messages[-1]["content"], draft.style.answer
     # A refusal after it takes an opener back, yet the model would learn to begin so: what stands
     # before the refusal is looked at without it.
     before = plain(answer).partition(plain(draft.refusal))[0]

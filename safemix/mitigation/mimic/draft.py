@@ -22,8 +22,6 @@ class Draft:
         fills: texts of the prompt's slots, in order, as they were put into the layout.
         chosen: text of the option that the answer names; "" where the refusal is the answer's
             text.
-        opening: of the task's answers, which the answer begins with; "" for none. Refusals have
-            none.
     """
 
     messages: list[Message]
@@ -34,4 +32,3 @@ class Draft:
     backend: str
     fills: tuple[str, ...]
     chosen: str = ""
-    opening: str = ""

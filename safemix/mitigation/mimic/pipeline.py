@@ -45,8 +45,6 @@ class MimicOptions:
             options, which the answer names.
         on_failed: what to do with a row whose LLM text fails: render it offline, or set it aside.
         keep_non_refusals: mimic rows too whose answer is not a refusal.
-        openings: answers begin as the task's answers do ("Sure, here is ...:"). For benign rows
-            alone: no refusal may begin so.
         llm: the model to ask; needed by the backends other than offline.
         similarity_model: Hub id or folder of an embedding model. With it a question may lack words
             of the request, if it means the same.
@@ -58,7 +56,6 @@ class MimicOptions:
     answer_design: AnswerDesign = "text"
     on_failed: OnFailed = "offline"
     keep_non_refusals: bool = False
-    openings: bool = False
     llm: LlmOptions | None = None
     similarity_model: str | None = None
     min_similarity: float = 0.8
@@ -77,8 +74,6 @@ class MimicOptions:
             raise SettingsError(f"seed {self.seed} is negative: use a whole number from 0")
         if not 0 < self.min_similarity <= 1:
             raise SettingsError(f"min_similarity {self.min_similarity}: use a number in (0, 1]")
-        if self.openings and not self.keep_non_refusals:
-            raise SettingsError("openings are for benign rows: set keep_non_refusals too")
         if self.backend == OFFLINE and self.llm is not None:
             raise SettingsError("backend offline asks no model: leave the model out, or use openai")
         if self.backend != OFFLINE and self.llm is None:
@@ -116,9 +111,7 @@ class _Work:
 
     def __init__(self, styles: Styles, options: MimicOptions) -> None:
         self.options = options
-        self.renderer = OfflineRenderer(
-            styles, options.seed, options.answer_design, openings=options.openings
-        )
+        self.renderer = OfflineRenderer(styles, options.seed, options.answer_design)
         self._index = TaskIndex.of(styles)
         self._similar: Similar | None = None
         if options.similarity_model is not None:

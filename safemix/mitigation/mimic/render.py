@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from safemix.mitigation.mimic.answers import answer_text, opened_answer
+from safemix.mitigation.mimic.answers import answer_text
 from safemix.mitigation.mimic.choose import Chooser
 from safemix.mitigation.mimic.code import comment_mark
 from safemix.mitigation.mimic.draft import Draft
@@ -22,7 +22,6 @@ from safemix.mitigation.mimic.request import analyse
 from safemix.mitigation.mimic.skeleton import common_words
 from safemix.rows.schema import Message
 from safemix.styles.layout import Slot
-from safemix.styles.opening import style_opening
 from safemix.styles.style import Sample, Style, Styles
 
 __all__ = ["AnswerDesign", "OfflineRenderer"]
@@ -44,20 +43,12 @@ class OfflineRenderer:
         answer_design: "text": the answer is the refusal, in the wrapper of the task's answers.
             "option": one option has the refusal, and the answer names that option; rows of tasks
             that are not multiple choice are rendered as with "text".
-        openings: answers begin as the task's do, see `styles.opening`; for benign rows alone.
 
     Raises:
         ValueError: if there is no style with a sampled row.
     """
 
-    def __init__(
-        self,
-        styles: Styles,
-        seed: int = 0,
-        answer_design: AnswerDesign = "text",
-        *,
-        openings: bool = False,
-    ) -> None:
+    def __init__(self, styles: Styles, seed: int = 0, answer_design: AnswerDesign = "text") -> None:
         if not any(style.samples for style in styles.styles):
             raise ValueError("no style to render after: no task row fits any")
         self._chooser = Chooser(styles, seed)
@@ -65,7 +56,6 @@ class OfflineRenderer:
         self._design = answer_design
         found = [style for style in styles.styles if style.samples]
         shared = common_words(whole_prompt(style, row) for style in found for row in style.samples)
-        self._openings = {s.name: style_opening(s) for s in found} if openings else {}
         self._material = {style.name: Material(style, shared) for style in found}
 
     def choose(self, number: int) -> tuple[Style, Sample]:
@@ -140,19 +130,12 @@ class OfflineRenderer:
                 fills = with_option(fills, pick, chosen)
                 answer, label = pick.label or chosen, bool(pick.label)
         texts = neutral_fills(style.prompt, fills)
-        opening = self._openings.get(style.name, "")
-        if opening:
-            written = opened_answer(style.answer, answer, opening, label=label)
-        else:
-            written = answer_text(style.answer, answer, label=label)
         messages = _system(style, compiled, filler) + _earlier(compiled, filler)
         messages += [
             Message(role="user", content=style.prompt.render(texts)),
-            Message(role="assistant", content=written),
+            Message(role="assistant", content=answer_text(style.answer, answer, label=label)),
         ]
-        return Draft(
-            messages, style, compiled.sample, request, refusal, backend, texts, chosen, opening
-        )
+        return Draft(messages, style, compiled.sample, request, refusal, backend, texts, chosen)
 
 
 def _asked_and_answered(row: Sequence[Message]) -> tuple[str, str]:
