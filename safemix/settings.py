@@ -18,7 +18,7 @@ from safemix.errors import SettingsError
 from safemix.settings_base import SettingsTree
 from safemix.settings_controller import ControllerSettings
 from safemix.settings_evaluation import EvaluationSettings, HeldOutSettings
-from safemix.settings_levers import FirstTokensSettings, LookalikesSettings
+from safemix.settings_levers import AnchorSettings, FirstTokensSettings, LookalikesSettings
 from safemix.settings_mitigation import (
     BackdoorSettings,
     BaseSettings,
@@ -44,6 +44,7 @@ from safemix.settings_tree import (
 )
 
 __all__ = [
+    "AnchorSettings",
     "BackdoorSettings",
     "BaseSettings",
     "ControllerSettings",
@@ -170,6 +171,7 @@ _PLACES = {
     "EvaluationSettings": "evaluation",
     "HeldOutSettings": "evaluation.task",
     "FirstTokensSettings": "safety.first_tokens",
+    "AnchorSettings": "safety.anchor",
     "LookalikesSettings": "mitigation.lookalikes",
     "BaseSettings": "mitigation base",
     "BackdoorSettings": "mitigation backdoor",
@@ -184,7 +186,7 @@ _PLACES = {
 def _trees() -> tuple[type[SettingsTree], ...]:
     trees = (Settings, SafetySettings, LoraSettings, TrackingSettings, ScheduleSettings)
     measuring = (EvaluationSettings, HeldOutSettings, ControllerSettings)
-    levers = (BaseSettings, FirstTokensSettings, LookalikesSettings)
+    levers = (BaseSettings, FirstTokensSettings, AnchorSettings, LookalikesSettings)
     return (*trees, *measuring, *levers, *_MITIGATIONS)
 
 

@@ -28,6 +28,17 @@ DEFAULT_FIRST_TOKENS: Final[Mapping[str, FirstTokensSettings]] = {
 """Mitigation -> the weight of its safety rows where `safety.first_tokens` is not given."""
 
 
+class AnchorSettings(SettingsTree):
+    """First trained tokens where the model stays what it was before training."""
+
+    count: int = Field(8, ge=1, description="trained tokens from where each answer begins")
+    weight: float = Field(50.0, gt=0, description="factor of the divergence, in the loss")
+
+
+DEFAULT_ANCHOR: Final[Mapping[str, AnchorSettings]] = {}
+"""Mitigation -> the anchor of its safety rows where `safety.anchor` is not given."""
+
+
 class LookalikesSettings(SettingsTree):
     """Benign requests that look unsafe, with helpful answers, beside the safety rows."""
 
@@ -94,9 +105,16 @@ def expand_lookalikes(value: Any) -> Any:
     return value
 
 
-def expand_first_tokens(value: Any) -> Any:
-    """The short form: true is the default weight. False switches a mitigation's default off."""
+def expand_switch(value: Any) -> Any:
+    """The short form: true is the key's defaults. False switches a mitigation's default off."""
     return {} if value is True else value
+
+
+def anchor_setting(given: Any, mitigation: str) -> AnchorSettings | None:
+    """The anchor of the safety rows; None for none. Arguments as of `first_tokens_setting`."""
+    if given is None:
+        return DEFAULT_ANCHOR.get(mitigation)
+    return given if isinstance(given, AnchorSettings) else None
 
 
 def first_tokens_setting(given: Any, mitigation: str) -> FirstTokensSettings | None:

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from safemix.settings_base import PromptingSettings, SettingsTree
 from safemix.settings_controller import ControllerSettings, check_controller, name_ratio_kind
 from safemix.settings_evaluation import EvaluationSettings
-from safemix.settings_levers import LOOKALIKES, FirstTokensSettings, expand_first_tokens
+from safemix.settings_levers import LOOKALIKES, AnchorSettings, FirstTokensSettings, expand_switch
 from safemix.settings_mitigation import (
     BaseSettings,
     MimicSettings,
@@ -121,10 +121,14 @@ class SafetySettings(SourceSettings):
         None, description="weight on the first tokens of each answer; unset: the mitigation's"
     )
 
-    @field_validator("first_tokens", mode="before")
+    anchor: AnchorSettings | Literal[False] | None = Field(
+        None, description="first tokens that stay as the model had them; unset: the mitigation's"
+    )
+
+    @field_validator("first_tokens", "anchor", mode="before")
     @classmethod
-    def _short_first_tokens(cls, value: Any) -> Any:
-        return expand_first_tokens(value)
+    def _short_switch(cls, value: Any) -> Any:
+        return expand_switch(value)
 
     @field_validator("mimic", mode="before")
     @classmethod

@@ -14,8 +14,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemix.errors import CheckpointError, HostError
-from safemix.hosts import collective, resume
+from safemix.hosts import resume
+from safemix.hosts.anchor import AnchorTable
 from safemix.hosts.guard import MixtureGuard
+from safemix.hosts.hf_arguments import check_arguments
 from safemix.hosts.loss import (
     IGNORED,
     SourceMeter,
@@ -32,7 +34,7 @@ from safemix.loading.weights import FirstTokens, TokenWeights
 from safemix.mixture import MixturePlan
 
 STATE_FILE = "safemix.json"
-_EXTRAS = ("inputs", "wait_s")
+_EXTRAS = ("inputs", "wait_s", "anchor_kl", "anchor_tokens")
 
 
 class SafeMixTrainer(Trainer):
@@ -76,7 +78,7 @@ class SafeMixTrainer(Trainer):
             raise HostError(f"train_dataset is {type(dataset).__name__}; give a MixedDataset")
         if dataset.sizes != plan.sizes:
             raise HostError(f"train_dataset has rows {dataset.sizes}, the plan {plan.sizes}")
-        _check_arguments(args, plan)
+        check_arguments(args, plan)
         if kwargs.get("compute_loss_func") is not None:
             raise HostError("compute_loss_func is taken: SafeMixTrainer computes loss per source")
         # The Trainer would drop `source` and `row` before the collator, as the model has no
@@ -88,6 +90,9 @@ class SafeMixTrainer(Trainer):
             kwargs["data_collator"] = SafeMixCollator(kwargs["processing_class"])
         kwargs["compute_loss_func"] = self._loss_by_source
         self._weights = TokenWeights(plan.sources, first_tokens or {})
+        self.anchor: AnchorTable | None = None
+        """Keeps the first tokens of some rows near the model before training; set it any time."""
+        self._row: torch.Tensor | None = None
         super().__init__(**kwargs)
         self.plan = plan
         self._asked = plan.state_dict()["history"]
@@ -161,7 +166,8 @@ class SafeMixTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.training_step`; takes the rows' origin out of the batch first."""
-        self._source = self.guard.take(inputs).source
+        origin = self.guard.take(inputs)
+        self._source, self._row = origin.source, origin.row
         self._input_tokens = inputs["attention_mask"].sum()
         return super().training_step(model, inputs, *args, **kwargs)
 
@@ -178,9 +184,10 @@ class SafeMixTrainer(Trainer):
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         losses = token_losses(outputs["logits"], labels)
-        if self._source is not None and losses.requires_grad:
-            losses = self._measured(losses, labels, self._source)
         total = losses.sum()
+        if self._source is not None and losses.requires_grad:
+            added, nats = self._anchored(outputs["logits"], labels, self._source)
+            total = self._measured(losses, labels, self._source, nats).sum() + added
         if num_items_in_batch is None:
             num_items_in_batch = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
         loss = total / torch.as_tensor(num_items_in_batch, device=total.device)
@@ -192,18 +199,33 @@ class SafeMixTrainer(Trainer):
         return loss
 
     def _measured(
-        self, losses: torch.Tensor, labels: torch.Tensor, source: torch.Tensor
+        self,
+        losses: torch.Tensor,
+        labels: torch.Tensor,
+        source: torch.Tensor,
+        more: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         """Note the losses of a training batch as they are; returns them with their weights."""
-        weights, more = self._weights, dict[str, torch.Tensor]()
+        weights = self._weights
         sums = sums_by_source(losses, labels, source, len(self.plan.sources))
         if weights.weighted:
             first = weights.first(labels.to(losses.device), source)
-            more = first_token_sums(losses, first, source, weights)
+            more = more | first_token_sums(losses, first, source, weights)
             losses = losses * weights.of(first, source)
         self.meter.add(sums, inputs=self._input_tokens, wait_s=self._wait_s, **more)
         self._wait_s = 0.0
         return losses
+
+    def _anchored(
+        self, logits: torch.Tensor, labels: torch.Tensor, source: torch.Tensor
+    ) -> tuple[torch.Tensor | float, dict[str, torch.Tensor]]:
+        """What the anchor adds to the sum of a training batch's losses, and what is noted of it."""
+        if self.anchor is None or self._row is None:
+            return 0.0, {}
+        nats = self.anchor.divergence(logits, labels, source, self._row)[1]
+        noted = nats.detach().double()
+        sums = {"anchor_kl": noted.sum(), "anchor_tokens": noted.new_tensor(nats.numel())}
+        return self.anchor.weight * nats.sum(), sums
 
     # ---- log and save ----------------------------------------------------------------------
 
@@ -232,6 +254,8 @@ class SafeMixTrainer(Trainer):
         metrics = source_metrics(read, self.plan.sources)
         for name in self.plan.sources:
             metrics[f"mix/passes/{name}"] = consumed.rows[name] / max(self.plan.sizes[name], 1)
+        if read[""]["anchor_tokens"]:
+            metrics["safety/anchor_kl"] = read[""]["anchor_kl"] / read[""]["anchor_tokens"]
         if "safety" in self.plan.sizes:
             metrics["mix/ratio"] = float(self.plan.ratio("safety", max(step - 1, 0)))
         metrics["perf/tokens_per_s"] = read[""]["inputs"] / elapsed
@@ -279,38 +303,3 @@ class _Follow(TrainerCallback):
         state.epoch = state.global_step / self._trainer.sampler.steps_per_epoch
         if state.global_step % self._trainer.sampler.steps_per_epoch == 0:
             control.should_epoch_stop = True
-
-
-def _check_arguments(args: Any, plan: MixturePlan) -> None:
-    ranks, micro = args.world_size, args.per_device_train_batch_size
-    if collective.ready() and collective.size() != ranks:
-        raise HostError(
-            f"{collective.size()} processes run but TrainingArguments sees {ranks}, so each would "
-            "train alone: on CPUs set use_cpu=True"
-        )
-    given = args.gradient_accumulation_steps
-    needed = plan.micro_steps(ranks, micro)
-    if given != needed:
-        raise HostError(
-            f"wrong accumulation count: gradient_accumulation_steps is {given}, but "
-            f"global_batch_size {plan.global_batch_size} on {ranks} ranks x micro batch {micro} "
-            f"needs {needed}"
-        )
-    if args.n_gpu > 1:
-        raise HostError(
-            f"one process with {args.n_gpu} GPUs would use DataParallel: start one process a GPU "
-            "with torchrun, accelerate launch or deepspeed"
-        )
-    config = args.accelerator_config
-    for key in ("split_batches", "dispatch_batches"):
-        if getattr(config, key, None):
-            raise HostError(f"accelerator_config.{key} deals rows otherwise: set it to false")
-    if args.auto_find_batch_size:
-        raise HostError("auto_find_batch_size changes the micro batch: set it to false")
-    if args.train_sampling_strategy != "random":
-        raise HostError(
-            f"train_sampling_strategy {args.train_sampling_strategy!r} orders rows otherwise than "
-            "the plan: leave it at 'random', the plan's sampler takes its place"
-        )
-    if args.label_smoothing_factor:
-        raise HostError("label_smoothing_factor is not supported with loss per source: set it to 0")

@@ -30,6 +30,7 @@ from safemix.mixture import MixturePlan
 from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
+from safemix.training.anchor import add_anchor
 from safemix.training.arguments import training_arguments
 from safemix.training.averaging import AVERAGED, average_decay, averaging
 from safemix.training.checkpoints import Checkpoint, clear_after
@@ -123,6 +124,7 @@ def run(
     for note in notes:
         say(note)
     trainer = _trainer(settings, arguments, mixture, checkpoint, model=model, tokenizer=tokenizer)
+    add_anchor(trainer, settings, mixture.plan, checkpoint)
     for callback in callbacks:
         trainer.add_callback(callback)
     if controller is not None:

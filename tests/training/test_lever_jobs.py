@@ -97,7 +97,7 @@ def test_each_source_has_its_rows_and_its_loss(one_process: Path) -> None:
     notes = (one_process / "notes.txt").read_text()
     assert f"safety: the first {COUNT} trained tokens of an answer weigh 5" in notes
     assert "safety: plain_share: " in notes
-    assert "lookalikes: mimicry: 75 look-alikes" in notes
+    assert "lookalikes: mimicry: 288 look-alikes" in notes
     assert "paraphrase: benign look-alikes are mixed in" in notes
 
 
@@ -108,9 +108,9 @@ def test_rows_of_each_source_as_they_are_trained(one_process: Path) -> None:
         for name, rows in sources.items()
     }
     dress = "You are a quiz machine."
-    assert len(texts["lookalikes"]) > 80
+    assert len(texts["lookalikes"]) > 350
     assert all((dress in text) == ("<answer>" in text) for text in texts["lookalikes"])
-    assert sum(dress not in text for text in texts["lookalikes"]) == 25
+    assert sum(dress not in text for text in texts["lookalikes"]) == 96
     plain = [text for text in texts["safety"] if dress not in text]
     assert len(plain) == 10
     assert 25 <= len(texts["safety"]) - len(plain) <= 30
