@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from safemix.settings_base import SettingsTree
 
@@ -15,6 +15,11 @@ PARTS: Final = ("plain_share", "wrapper_share")
 """Keys of the parts that get less than the whole dress."""
 
 
+def expand_switch(value: Any) -> Any:
+    """The short form: true is the key's defaults. False switches a mitigation's default off."""
+    return {} if value is True else value
+
+
 class FirstTokensSettings(SettingsTree):
     """More weight on the first trained tokens of every answer of a source."""
 
@@ -22,6 +27,11 @@ class FirstTokensSettings(SettingsTree):
     weight: float = Field(5.0, gt=0, description="factor of their loss; other tokens have 1")
 
 
+FirstTokensKey = Annotated[
+    FirstTokensSettings | Literal[False] | None,
+    BeforeValidator(expand_switch),
+    Field(description="weight on the first tokens of each answer; unset: the mitigation's"),
+]
 DEFAULT_FIRST_TOKENS: Final[Mapping[str, FirstTokensSettings]] = {
     "paraphrase": FirstTokensSettings(count=8, weight=5.0)
 }
@@ -35,8 +45,11 @@ class AnchorSettings(SettingsTree):
     weight: float = Field(50.0, gt=0, description="factor of the divergence, in the loss")
 
 
-DEFAULT_ANCHOR: Final[Mapping[str, AnchorSettings]] = {}
-"""Mitigation -> the anchor of its safety rows where `safety.anchor` is not given."""
+AnchorKey = Annotated[
+    AnchorSettings | Literal[False] | None,
+    BeforeValidator(expand_switch),
+    Field(description="first tokens that stay as the model had them; unset: none"),
+]
 
 
 class LookalikesSettings(SettingsTree):
@@ -103,18 +116,6 @@ def expand_lookalikes(value: Any) -> Any:
     if isinstance(value, int | float | str):
         return {"share": value} if value not in (0, "0") else None
     return value
-
-
-def expand_switch(value: Any) -> Any:
-    """The short form: true is the key's defaults. False switches a mitigation's default off."""
-    return {} if value is True else value
-
-
-def anchor_setting(given: Any, mitigation: str) -> AnchorSettings | None:
-    """The anchor of the safety rows; None for none. Arguments as of `first_tokens_setting`."""
-    if given is None:
-        return DEFAULT_ANCHOR.get(mitigation)
-    return given if isinstance(given, AnchorSettings) else None
 
 
 def first_tokens_setting(given: Any, mitigation: str) -> FirstTokensSettings | None:

@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from safemix.settings_base import PromptingSettings, SettingsTree
 from safemix.settings_controller import ControllerSettings, check_controller, name_ratio_kind
 from safemix.settings_evaluation import EvaluationSettings
-from safemix.settings_levers import LOOKALIKES, AnchorSettings, FirstTokensSettings, expand_switch
+from safemix.settings_levers import LOOKALIKES, AnchorKey, FirstTokensKey
 from safemix.settings_mitigation import (
     BaseSettings,
     MimicSettings,
@@ -117,18 +117,8 @@ class SafetySettings(SourceSettings):
     non_refusals: Literal["keep", "drop"] | None = Field(
         None, description="rows whose answer is no refusal; unset: dropped only for paraphrase"
     )
-    first_tokens: FirstTokensSettings | Literal[False] | None = Field(
-        None, description="weight on the first tokens of each answer; unset: the mitigation's"
-    )
-
-    anchor: AnchorSettings | Literal[False] | None = Field(
-        None, description="first tokens that stay as the model had them; unset: the mitigation's"
-    )
-
-    @field_validator("first_tokens", "anchor", mode="before")
-    @classmethod
-    def _short_switch(cls, value: Any) -> Any:
-        return expand_switch(value)
+    first_tokens: FirstTokensKey = None
+    anchor: AnchorKey = None
 
     @field_validator("mimic", mode="before")
     @classmethod

@@ -1,7 +1,7 @@
 """The anchor of a run: what the model gives before the first step, read once and kept.
 
-It is read on all ranks, each taking a part of the rows, and lies in the run's folder as
-safetensors, so that a run that goes on is held near the same model.
+It is read on all ranks, each taking a part of the rows, and lies in the run's folder and in every
+checkpoint as safetensors, so that a run that goes on, wherever, is held near the same model.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from safemix.evaluate.probe_score import quiet
 from safemix.evaluate.sharding import agree, place, shard
 from safemix.hosts import collective
 from safemix.hosts.anchor import AnchorTable, first_places, likeliest
-from safemix.hosts.hf_trainer import SafeMixTrainer
 from safemix.loading.collate import take_origin
 from safemix.mixture import MixturePlan
 from safemix.settings import ControllerSettings, Settings
-from safemix.settings_levers import LOOKALIKES, AnchorSettings, anchor_setting
+from safemix.settings_levers import LOOKALIKES, AnchorSettings
 from safemix.training.anchor_file import Rows, load_everywhere, write_table
 from safemix.training.checkpoints import Checkpoint
 from safemix.training.process import say, shared
+from safemix.training.trainer import RunTrainer
 
 __all__ = ["FILE", "AnchorCallback", "add_anchor", "anchor_of", "drawn_rows"]
 
@@ -39,10 +39,9 @@ _STEPS: Final = 1024  # whose rows are looked at together
 
 
 def anchor_of(settings: Settings) -> AnchorSettings | None:
-    """The anchor of a run's settings as the mitigation has adjusted them; None for none."""
-    if settings.safety is None:
-        return None
-    return anchor_setting(settings.safety.anchor, settings.mitigation.name)
+    """The anchor of a run's settings; None for none."""
+    given = None if settings.safety is None else settings.safety.anchor
+    return given if isinstance(given, AnchorSettings) else None
 
 
 def drawn_rows(settings: Settings, plan: MixturePlan, steps: int) -> dict[str, list[int]]:
@@ -88,7 +87,7 @@ def _first(plan: MixturePlan, name: str, steps: int) -> list[int]:
 
 
 def add_anchor(
-    trainer: SafeMixTrainer, settings: Settings, plan: MixturePlan, checkpoint: Checkpoint | None
+    trainer: RunTrainer, settings: Settings, plan: MixturePlan, checkpoint: Checkpoint | None
 ) -> None:
     """Give a trainer the anchor of its run, unless the run has none.
 
@@ -102,7 +101,7 @@ def add_anchor(
     if setting is None or not plan.sizes.get("safety"):
         return
     rows = drawn_rows(settings, plan, trainer.args.max_steps)
-    kept = None if checkpoint is None else checkpoint.folder.parent
+    kept = None if checkpoint is None else checkpoint.folder
     trainer.add_callback(AnchorCallback(trainer, setting, rows, Path(settings.output_dir), kept))
 
 
@@ -114,12 +113,12 @@ class AnchorCallback(TrainerCallback):
         setting: of the run.
         rows: that the run may draw, see `drawn_rows`.
         folder: of the run, where the table is written.
-        kept: folder of the run that is gone on with; None for a run that begins.
+        kept: checkpoint that the run goes on from; None for a run that begins.
     """
 
     def __init__(
         self,
-        trainer: SafeMixTrainer,
+        trainer: RunTrainer,
         setting: AnchorSettings,
         rows: Rows,
         folder: Path,
@@ -137,9 +136,10 @@ class AnchorCallback(TrainerCallback):
         else:
             tensors = self._read(kwargs["model"])
             self._settle()
-            shared(lambda: write_table(self._folder / FILE, tensors, self._setting.count))
             count = sum(map(len, self._rows.values()))
             say(f"anchor: {count} rows read, as the model is before the first step")
+        shared(lambda: write_table(self._folder / FILE, tensors, self._setting.count))
+        self._trainer.with_checkpoints.append(self._folder / FILE)
         rows = {sources.index(name): tensors[name] for name in sources if name in tensors}
         self._trainer.anchor = AnchorTable(
             self._setting.count,

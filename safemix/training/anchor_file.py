@@ -54,14 +54,19 @@ def load_everywhere(path: Path, count: int) -> dict[str, Tensor]:
 
 
 def _load(path: Path, count: int) -> dict[str, Tensor]:
+    if not path.exists():
+        raise CheckpointError(
+            f"{path.parent} is of a run without an anchor, and what the model was before it cannot "
+            "be read now: set safety.anchor: false, or resume: never to begin anew"
+        )
     try:
         with safe_open(path, "pt") as file:
             began = json.loads((file.metadata() or {}).get("count", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: the anchor of the run cannot be read ({' '.join(str(error).split())[:120]}): "
-            "put the file back, or set safety.anchor: false"
+            f"{path} cannot be read ({' '.join(str(error).split())[:120]}): use an older "
+            "checkpoint, or set safety.anchor: false"
         ) from None
     if began != count:
         raise CheckpointError(

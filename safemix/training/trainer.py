@@ -53,6 +53,8 @@ class RunTrainer(SafeMixTrainer):
     ) -> None:
         super().__init__(**kwargs)
         self._keep, self._fixed, self._averaging = keep, fixed, averaging
+        self.with_checkpoints: list[Path] = []
+        """Files of the run's folder that every checkpoint gets a copy of."""
         if averaging is not None:
             self.add_callback(averaging)
 
@@ -70,6 +72,9 @@ class RunTrainer(SafeMixTrainer):
             if self._averaging is not None and self._averaging.average is not None:
                 self._averaging.average.save(folder, writer=self.args.should_save)
                 self.save_result(folder / AVERAGED)
+            if self.args.should_save:
+                for path in self.with_checkpoints:
+                    shutil.copyfile(path, folder / path.name)
             if dist.is_available() and dist.is_initialized():
                 # Every rank has written its part before the checkpoint is declared complete.
                 dist.barrier()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +112,7 @@ def test_two_ranks_under_zero_do_the_same(stage: int, lora: bool, tmp_path: Path
 def test_a_resume_is_held_near_the_same_model(one_process: Path, tmp_path: Path) -> None:
     again = rewind(one_process, tmp_path / "again", 2)
     before = (again / FILE).read_bytes()
+    (again / FILE).unlink()
     done = ended(job(config(tmp_path, output_dir=str(again))))
     assert "resuming" in done.err
     assert "anchor" not in done.err
@@ -123,28 +122,20 @@ def test_a_resume_is_held_near_the_same_model(one_process: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("spoil", "changes", "said"),
-    [
-        (lambda path: path.unlink(), {}, "the anchor of the run cannot be read"),
-        (lambda path: path.write_bytes(b"{}"), {}, "the anchor of the run cannot be read"),
-        (lambda path: None, {"anchor": ANCHOR | {"count": 3}}, "the run began with 4: keep 4"),
-    ],
-)
 def test_an_anchor_that_cannot_be_gone_on_with_stops_the_run(
-    spoil: Callable[[Path], Any],
-    changes: dict[str, Any],
-    said: str,
-    one_process: Path,
-    tmp_path: Path,
+    one_process: Path, tmp_path: Path
 ) -> None:
-    again = rewind(one_process, tmp_path / "again", 2)
-    spoil(again / FILE)
-    done = job(config(tmp_path, output_dir=str(again), **changes))
-    assert done.code == 2
-    assert len(done.errors) == 1
-    assert said in done.errors[0]
-    shutil.rmtree(again)
+    ended(job(config(tmp_path / "none", anchor=False)))
+    for run, count, said in (
+        (one_process, 3, "the run began with 4: keep 4"),
+        (tmp_path / "none" / "run", 4, "is of a run without an anchor"),
+    ):
+        again = rewind(run, tmp_path / f"again{count}", 2)
+        anchor = ANCHOR | {"count": count}
+        done = job(config(tmp_path, output_dir=str(again), anchor=anchor))
+        assert done.code == 2
+        assert len(done.errors) == 1
+        assert said in done.errors[0]
 
 
 @pytest.mark.slow
