@@ -50,6 +50,10 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "default_styled": _mitigation(lookalikes={"plain_share": 0.05, "wrapper_share": 0.1}),
     # A refusal as one of the options, which the answer then names, in place of the answer's text.
     "default_option": _mitigation(answer_design="option"),
+    # First tokens held near the aligned model's, in place of the weight on them and beside it.
+    "anchor": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 50.0}}},
+    "anchor_300": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 300.0}}},
+    "default_anchor": {"safety": {"anchor": {"count": 8, "weight": 50.0}}},
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {

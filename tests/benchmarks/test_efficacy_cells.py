@@ -36,6 +36,7 @@ MATRICES = {"small": small_matrix, "full": full_matrix, "variants": lambda: vari
 # What a variant changes in a run's settings beside `bare`, and nothing else.
 PARTS = {"mitigation.plain_share", "mitigation.wrapper_share"}
 FIRST, LOOKALIKES = "safety.first_tokens", "mitigation.lookalikes"
+ANCHOR = "safety.anchor"
 LEVERS = {
     "bare": set(),
     "first_5": {FIRST},
@@ -60,6 +61,9 @@ LEVERS = {
     "default_styled": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_more": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "default_option": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
+    "anchor": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
+    "anchor_300": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
+    "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
 
