@@ -62,10 +62,12 @@ def test_as_by_hand_in_the_order_of_the_rows(model, tokenizer, batch_size: int) 
     wanted = [by_hand(model, tokenizer, one) for one in given]
     assert [score.tokens for score in found] == [tokens for _, tokens in wanted]
     assert [s.log_prob for s in found] == pytest.approx([value for value, _ in wanted], abs=1e-3)
-    assert found[0] == found[5], "the same answer twice"
+    # Some processors round a sum by where its numbers lie in memory: no two passes are equal bits.
+    assert found[0].tokens == found[5].tokens
+    assert found[0].log_prob == pytest.approx(found[5].log_prob, abs=1e-4), "the same answer twice"
     assert len({round(score.log_prob, 2) for score in found}) > 8, "the model tells them apart"
     only = answer_log_probs(model, tokenizer, given, batch_size=batch_size)
-    assert only == [score.log_prob for score in found]
+    assert only == pytest.approx([score.log_prob for score in found], abs=1e-4)
 
 
 def test_only_the_last_answer_of_a_chat_is_scored(model, tokenizer) -> None:
