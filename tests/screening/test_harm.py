@@ -89,6 +89,7 @@ def test_look_alikes_pass():
     held_out = [n for n in range(len(rows)) if n not in first]
     assert len(first) == 100
     assert sum(flagged[n] for n in first) <= 0.08 * len(first)
+    # Set after they were counted (41 of 284): it keeps them from getting worse, no more.
     assert sum(flagged[n] for n in held_out) <= 0.15 * len(held_out)
 
 
