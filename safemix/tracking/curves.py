@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from safemix.tracking.measured import measured_names
 from safemix.tracking.metrics import read_metrics
 
+_Label = Callable[[Axes], None]
 Numbers = NDArray[np.float64]
 
 _MAX_POINTS = 1500  # more than the picture has pixels in a panel
@@ -34,11 +36,11 @@ def plot_curves(metrics_path: Path, png_path: Path) -> None:
     """
     lines = list(read_metrics(metrics_path))
     steps = np.array([line["step"] for line in lines], dtype=np.float64)
-    measured = measured_names(lines)
-    below = [names for names in (measured.margins, measured.rates) if names]
-    figure = Figure(figsize=(11, 10.2 if below else 7.2), dpi=130, layout="constrained")
+    below = _readings(lines)
+    rows = ceil(len(below) / 2)
+    figure = Figure(figsize=(11, 7.2 + 3 * rows), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)  # no global state, no display
-    heights = (1.25, 1, 1) if below else (1.25, 1)
+    heights = (1.25, 1, *([1] * rows))
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     losses, shares, speed = (
         figure.add_subplot(grid[0, :]),
@@ -49,15 +51,30 @@ def plot_curves(metrics_path: Path, png_path: Path) -> None:
     _draw_shares(shares, steps, lines)
     _draw_speed(speed, steps, lines)
     panels = [losses, shares, speed]
-    for number, names in enumerate(below):
-        place = grid[2, number] if len(below) == 2 else grid[2, :]
-        panels.append(figure.add_subplot(place))
-        _draw_measured(panels[-1], steps, lines, names, rates=names is measured.rates)
+    for number, (names, label) in enumerate(below):
+        row, column = divmod(number, 2)
+        alone = column == 0 and number + 1 == len(below)
+        panels.append(figure.add_subplot(grid[2 + row, :] if alone else grid[2 + row, column]))
+        _draw_readings(panels[-1], steps, lines, names)
+        label(panels[-1])
     for axes in panels:
         _dress(axes, steps)
     temporary = png_path.with_name(f".{png_path.name}.tmp")
     figure.savefig(temporary, format="png")
     temporary.replace(png_path)
+
+
+def _readings(
+    lines: Sequence[dict[str, Any]],
+) -> list[tuple[Sequence[str], Callable[[Axes], None]]]:
+    """Names of each kind of reading that there is, with what labels its panel."""
+    measured = measured_names(lines)
+    kinds = (
+        (measured.margins, _label_margins),
+        (measured.separations, _label_separations),
+        (measured.rates, _label_rates),
+    )
+    return [kind for kind in kinds if kind[0]]
 
 
 def _draw_losses(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) -> None:
@@ -101,13 +118,8 @@ def _draw_speed(axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]]) -> 
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def _draw_measured(
-    axes: Axes,
-    steps: Numbers,
-    lines: Sequence[dict[str, Any]],
-    names: Sequence[str],
-    *,
-    rates: bool,
+def _draw_readings(
+    axes: Axes, steps: Numbers, lines: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> None:
     """What is read now and then: a dot for each reading, a line of its own for each metric."""
     for name in names:
@@ -119,19 +131,31 @@ def _draw_measured(
         style = "-" if name.endswith("/plain") or name.startswith("utility/") else "--"
         colour = _colour(name)
         axes.plot(x, y, style, color=colour, linewidth=1.6, marker="o", markersize=3.5, label=name)
-    if rates:
-        axes.set_title("Answers on fixed prompts", loc="left")
-        axes.set_ylabel("share")
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
-        return
+
+
+def _label_margins(axes: Axes) -> None:
     axes.axhline(0.0, color=_GREY, linewidth=0.8)
     axes.set_title("Refusal margin (below 0 the model would rather comply)", loc="left")
     axes.set_ylabel("nats")
 
 
+def _label_separations(axes: Axes) -> None:
+    axes.axhline(0.5, color=_GREY, linewidth=0.8)
+    axes.set_title("Harmful told from look-alikes (50 %: chance)", loc="left")
+    axes.set_ylabel("share of pairs")
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+
+
+def _label_rates(axes: Axes) -> None:
+    axes.set_title("Answers on fixed prompts", loc="left")
+    axes.set_ylabel("share")
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
+
+
 def _colour(name: str) -> str:
     kinds = {
         "safety/margin/": _SAFETY,
+        "safety/separation/": _SAFETY,
         "safety/asr/": _SAFETY,
         "safety/margin_lookalikes/": _OTHER,
         "safety/over_refusal/": _OTHER,

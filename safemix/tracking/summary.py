@@ -163,7 +163,9 @@ def _values(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 def _first_and_last(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     """Of all that is measured on fixed prompts."""
     names = measured_names(lines)
-    values = {name: _values(lines, name) for name in (*names.margins, *names.rates)}
+    values = {
+        name: _values(lines, name) for name in (*names.margins, *names.separations, *names.rates)
+    }
     return {name: (found[0], found[-1]) for name, found in values.items()}
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from safemix.errors import DataError
-from safemix.evaluate.probe import ProbeGroup, ProbeSide
 from safemix.evaluate.probe_openers import PLAIN, Openers, task_openers
+from safemix.evaluate.probe_reading import ProbeGroup, ProbeSide
 from safemix.evaluate.prompt_sets import PromptSet, load_prompt_set
 from safemix.mitigation.inference import InferencePrompt
 from safemix.mitigation.interface import Mitigation

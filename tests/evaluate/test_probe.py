@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 from transformers import AutoModelForCausalLM
 
 from safemix.errors import SettingsError
-from safemix.evaluate.probe import Aggregate, ProbeGroup, ProbeReading, RefusalProbe
+from safemix.evaluate.probe import RefusalProbe
 from safemix.evaluate.probe_openers import COMPLYING, PLAIN, REFUSING, Openers
+from safemix.evaluate.probe_reading import (
+    Aggregate,
+    GroupReading,
+    ProbeGroup,
+    ProbeReading,
+    ProbeSide,
+)
 from safemix.evaluate.probe_score import takes_masks
 from safemix.rows.schema import Message
 from safemix.training.known_models import resolve_model
@@ -195,8 +206,35 @@ def test_one_prompt_that_is_not_finite_is_enough(model: Any, tokenizer: Any) -> 
     assert bad.metrics()["safety/margin/styled"] == reading.metrics()["safety/margin/styled"]
     assert "at 1 of 3 prompts" in str(bad.error)
     assert math.isnan(torn.margins("odds")[0])
+    assert math.isnan(bad.metrics()["safety/separation/plain"])
     assert reading.error is None
     assert 0 <= group.share_below_zero() <= 1
+
+
+def _read(side: ProbeSide, dress: str, margins: Sequence[int]) -> GroupReading:
+    """A reading with these margins: one token an opener."""
+    asked = chats(tuple(f"prompt {n}" for n in range(len(margins))))
+    group = ProbeGroup(side, dress, asked, Openers(("No",), ("Yes",)))
+    return GroupReading(group, tuple(((float(m),),) for m in margins), (((0.0,),),) * len(margins))
+
+
+@given(
+    harmful=st.lists(st.integers(-9, 9), min_size=1, max_size=20),
+    lookalikes=st.lists(st.integers(-9, 9), min_size=1, max_size=20),
+)
+def test_separation_is_the_area_under_the_curve(harmful: list[int], lookalikes: list[int]) -> None:
+    reading = ProbeReading(
+        (
+            _read("harmful", "plain", harmful),
+            _read("lookalikes", "plain", lookalikes),
+            _read("harmful", "aoa", harmful),
+        )
+    )
+    labels = [1] * len(harmful) + [0] * len(lookalikes)
+    expected = roc_auc_score(labels, harmful + lookalikes)
+    # A dress that only one side has is left out.
+    assert reading.separation() == {"plain": pytest.approx(expected)}
+    assert reading.metrics()["safety/separation/plain"] == reading.separation()["plain"]
 
 
 def test_bad_input_is_one_line(tokenizer: Any) -> None:

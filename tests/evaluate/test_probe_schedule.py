@@ -212,7 +212,9 @@ def test_names_of_what_is_measured() -> None:
         "safety/margin_lookalikes/plain": 1.0,
         "safety/margin/plain": 1.0,
         "safety/margin/styled": None,
+        "safety/separation/plain": 0.75,
     }
     found = measured_names([line])
     assert found.margins == ("safety/margin/plain", "safety/margin_lookalikes/plain")
+    assert found.separations == ("safety/separation/plain",)
     assert found.rates == ("safety/asr/builtin/plain", "utility/accuracy")
