@@ -23,10 +23,22 @@ Rows = Mapping[str, Sequence[int]]
 
 
 def write_table(path: Path, tensors: Mapping[str, Tensor], count: int) -> None:
-    """Write the tensors of an anchor; a reader sees the old file or the whole new one."""
+    """Write the tensors of an anchor; a reader sees the old file or the whole new one.
+
+    Raises:
+        CheckpointError: if there is no room for it, or no right to write it.
+    """
     fresh = path.with_name(path.name + ".tmp")
-    save_file(dict(tensors), fresh, metadata={"count": json.dumps(count)})
-    fresh.replace(path)
+    try:
+        save_file(dict(tensors), fresh, metadata={"count": json.dumps(count)})
+        fresh.replace(path)
+    except (OSError, SafetensorError) as error:
+        fresh.unlink(missing_ok=True)
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        raise CheckpointError(
+            f"{path} cannot be written ({' '.join(str(error).split())[:120]}): make room for "
+            f"{size / 1e6:.3g} MB, or set safety.anchor: false"
+        ) from None
 
 
 def load_everywhere(path: Path, count: int) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ kill:RANK:STEP       SIGKILL when that rank has trained STEP optimizer steps
 kill_save:RANK:STEP  SIGKILL when all of checkpoint STEP is written but its manifest
 kill_end:RANK:STEP   SIGKILL when the last checkpoint is complete, before the result is saved
 full:RANK:STEP       no file above 8 KB can be written from checkpoint STEP on: a full disk
+full_anchor:RANK:0   the same from where the anchor is written on
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ def arm(fault: str) -> None:
     kind, rank, step = fault.split(":")
     if os.environ.get("RANK", "0") != rank:
         return
-    {"kill": _kill, "kill_save": _kill_save, "kill_end": _kill_end, "full": _full}[kind](int(step))
+    faults = {
+        "kill": _kill,
+        "kill_save": _kill_save,
+        "kill_end": _kill_end,
+        "full": _full,
+        "full_anchor": _full_anchor,
+    }
+    faults[kind](int(step))
 
 
 def _die() -> None:
@@ -64,10 +72,26 @@ def _full(step: int) -> None:
 
     def full(self: Any, *args: Any) -> None:
         if self.state.global_step == step:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+            _fill_disk()
         save(self, *args)
 
     RunTrainer._save_checkpoint = full  # type: ignore[method-assign]
+
+
+def _fill_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))
+
+
+def _full_anchor(_: int) -> None:
+    from safemix.training import anchor
+
+    write = anchor.write_table
+
+    def full(*args: Any) -> None:
+        _fill_disk()
+        write(*args)
+
+    anchor.write_table = full
 
 
 if __name__ == "__main__":

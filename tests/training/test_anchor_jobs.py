@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,14 @@ def test_settings() -> None:
     assert anchor_of(settings(anchor=True)) == anchor_of(settings(anchor={}))
     assert anchor_of(settings(anchor={"count": 3})).count == 3
     assert anchor_of(settings(anchor=False)) is None
+
+
+@pytest.mark.slow
+def test_full_disk_where_the_anchor_is_written(tmp_path: Path) -> None:
+    done = job(config(tmp_path, ds_config="zero2"), processes=2, fault="full_anchor:0:0")
+    assert done.code == 2, done.text
+    assert len(done.errors) == 1, done.text
+    assert "Traceback" not in done.text
+    assert "anchor.safetensors cannot be written" in done.errors[0]
+    assert re.search(r"make room for 0\.0\d+ MB, or set safety.anchor: false", done.errors[0])
+    assert not list((tmp_path / "run").glob("anchor*"))
