@@ -16,6 +16,11 @@ MITIGATIONS: Final = (
 # No safety row is drawn with these, whatever the ratio.
 WITHOUT_ROWS: Final = frozenset({"none", "ptst", "gentle"})
 DEFAULT_RATIO: Final = 0.1
+DATA: Final = "DATA"
+"""Stands in a variant's settings for the study's folder of data."""
+OWN: Final = "own"
+"""The variant whose safety rows and look-alikes have answers of the aligned model's own."""
+OWN_FILES: Final = {"safety": "own_safety.jsonl", "lookalikes": "own_lookalikes.jsonl"}
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,20 @@ def run_settings(
     }
     if cell.ratio:
         tree["safety"] = {"file": str(data / "safety.jsonl"), "non_refusals": "drop"}
-    return merged(tree, cell.changes)
+    return merged(tree, _placed(cell.changes, data))
+
+
+def _placed(changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
+    """A variant's settings with the folder of data in them."""
+    made: dict[str, Any] = {}
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            made[key] = _placed(value, data)
+        elif isinstance(value, str) and value.startswith(f"{DATA}/"):
+            made[key] = str(data / value.removeprefix(f"{DATA}/"))
+        else:
+            made[key] = value
+    return made
 
 
 def confirms(strategy: str) -> bool:

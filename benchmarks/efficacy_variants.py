@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from efficacy_cells import DEFAULT_RATIO, Cell, merged
+from efficacy_cells import DATA, DEFAULT_RATIO, OWN, OWN_FILES, Cell, merged
 
 
 def _mitigation(**options: Any) -> dict[str, Any]:
@@ -54,6 +54,18 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "anchor": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 50.0}}},
     "anchor_300": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 300.0}}},
     "default_anchor": {"safety": {"anchor": {"count": 8, "weight": 50.0}}},
+    # Answers of the model's own in safety rows and look-alikes, a little more weight on the latter.
+    OWN: merged(
+        {"safety": {"file": f"{DATA}/{OWN_FILES['safety']}"}},
+        _mitigation(
+            plain_share=0.1,
+            wrapper_share=0.3,
+            lookalikes={
+                "file": f"{DATA}/{OWN_FILES['lookalikes']}",
+                "first_tokens": {"count": 8, "weight": 7.0},
+            },
+        ),
+    ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {
@@ -61,7 +73,12 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "evaluation": {"margin": "odds", "probe_every": 5},
     },
 }
-_PLACES: Final = (("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa"))
+_PLACES: Final = (
+    ("piqa", "autoif+aoa"),
+    ("piqa", "benign"),
+    ("gsm8k", "autoif+aoa"),
+    ("gsm8k", "benign"),
+)
 
 
 def variant_cells(names: Sequence[str], ratio: float = DEFAULT_RATIO) -> Iterator[Cell]:

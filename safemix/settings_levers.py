@@ -71,6 +71,9 @@ class LookalikesSettings(SettingsTree):
     wrapper_share: float | None = Field(
         None, ge=0, lt=1, description="part bare in the wrapper; unset: as the safety rows'"
     )
+    first_tokens: FirstTokensKey = Field(
+        None, description="weight on the first tokens of their answers; unset: the safety rows'"
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> LookalikesSettings:
@@ -92,7 +95,9 @@ class LookalikesSettings(SettingsTree):
         """The same as the keys of a further source, which has this share of all rows."""
         place = {"builtin": LOOKALIKES} if self.builtin else {}
         return (
-            place | self.model_dump(exclude={"share", *PARTS}, exclude_none=True) | {"ratio": share}
+            place
+            | self.model_dump(exclude={"share", "first_tokens", *PARTS}, exclude_none=True)
+            | {"ratio": share}
         )
 
 

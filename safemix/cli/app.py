@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from safemix import __version__
+from safemix.cli.answer import answer_command
 from safemix.cli.check import check
 from safemix.cli.estimate import estimate
 from safemix.cli.eval import eval_command
@@ -39,6 +40,7 @@ app.command()(estimate)
 app.command()(check)
 app.command()(style)
 app.command()(mimic)
+app.command("answer")(answer_command)
 app.command("filter")(filter_command)
 app.command("eval")(eval_command)
 app.command("tune")(tune_command)

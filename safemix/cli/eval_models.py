@@ -77,8 +77,28 @@ def default_out(place: ModelPlace) -> Path:
     return Path(f"eval-{name}")
 
 
-def load(place: ModelPlace, backend: str, device: str, plan: EvalPlan) -> Loaded:
-    """Load a model for evaluation, its adapter on top.
+def check_backend(backend: str, device: str) -> None:
+    """Whether a model can be had so.
+
+    Raises:
+        SettingsError: for a backend or device that is not legal, or that a launcher cannot start.
+    """
+    if backend not in ("hf", "vllm"):
+        raise SettingsError(f"--backend is {backend!r}: legal are hf, vllm")
+    if device not in ("auto", "cpu"):
+        raise SettingsError(f"--device is {device!r}: legal are auto, cpu")
+    if backend == "vllm" and world_size() > 1:
+        raise SettingsError("--backend vllm runs in one process and takes all GPUs: no launcher")
+
+
+def load(place: ModelPlace, backend: str, device: str, plan: EvalPlan | None = None) -> Loaded:
+    """Load a model to be asked, its adapter on top.
+
+    Args:
+        place: of the model.
+        backend: hf or vllm.
+        device: auto or cpu.
+        plan: what is measured; None for completions alone.
 
     Raises:
         ModelError: if it cannot be loaded.
@@ -155,12 +175,12 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         raise ModelError(f"adapter {str(adapter)!r} does not fit its base: {text}") from None
 
 
-def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan) -> Loaded:
+def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan | None) -> Loaded:
     """Completions by vLLM, which loads the model itself."""
     from safemix.evaluate.suite_utility import scores_choices
     from safemix.evaluate.vllm_generate import VllmGenerator
 
-    if plan.lm_eval or (plan.task is not None and scores_choices(plan.task)):
+    if plan is not None and (plan.lm_eval or (plan.task is not None and scores_choices(plan.task))):
         raise SettingsError(
             "--backend vllm generates only, and choices and lm-eval's tasks are scored: use "
             "--backend hf, or leave --task and --lm-eval out"

@@ -15,7 +15,15 @@ from safemix.cli.eval_files import (
     show,
     write_results,
 )
-from safemix.cli.eval_models import Loaded, default_out, free, identify, load, start_ranks
+from safemix.cli.eval_models import (
+    Loaded,
+    check_backend,
+    default_out,
+    free,
+    identify,
+    load,
+    start_ranks,
+)
 from safemix.errors import SettingsError
 from safemix.evaluate.compare import GateRule, compare, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
@@ -88,10 +96,7 @@ def evaluate(job: EvalJob) -> int:
 def _check(job: EvalJob) -> None:
     """Find what contradicts itself before anything is loaded."""
     asked, rule = job.settings, job.rule
-    if job.backend not in ("hf", "vllm"):
-        raise SettingsError(f"--backend is {job.backend!r}: legal are hf, vllm")
-    if job.device not in ("auto", "cpu"):
-        raise SettingsError(f"--device is {job.device!r}: legal are auto, cpu")
+    check_backend(job.backend, job.device)
     if rule.confidence is not None and not rule.asked:
         raise SettingsError("--confidence is for a gate: give --max-asr-rise or another bound")
     if rule.asked and job.against is None:
@@ -109,8 +114,6 @@ def _check(job: EvalJob) -> None:
             raise SettingsError(f"{option} needs {need}: that side is not measured else")
     if rule.asked and not (asked.harmful or asked.lookalikes):
         raise SettingsError("a gate needs answers to look at: give --harmful or --lookalikes")
-    if job.backend == "vllm" and world_size() > 1:
-        raise SettingsError("--backend vllm runs in one process and takes all GPUs: no launcher")
 
 
 def _evaluate(job: EvalJob) -> int:

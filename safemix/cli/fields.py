@@ -1,12 +1,17 @@
-"""Field maps and JSON objects given on the command line."""
+"""Field maps, JSON objects and sources given on the command line."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from safemix.errors import SettingsError
+
+if TYPE_CHECKING:
+    from safemix.settings import SourceSettings
+
+SOURCE_HELP: Final = "a file, builtin, a Hub name or folder, or the settings of a source as JSON"
 
 
 def field_map(option: str, given: Iterable[str]) -> dict[str, str] | None:
@@ -49,3 +54,37 @@ def json_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SettingsError(f"{option} {text[:60]!r} is no JSON object")
     return value
+
+
+def source_option(
+    name: str, given: str, fields: list[str] | None, fields_option: str | None = None
+) -> SourceSettings:
+    """The settings of a source, as the main job's file has them.
+
+    Args:
+        name: of the source; its option is `--name`.
+        given: the option's value.
+        fields: its field map.
+        fields_option: how that is given; None for `--name-fields`.
+
+    Raises:
+        SettingsError: if it is no source.
+    """
+    from pydantic import ValidationError
+
+    from safemix.settings import SourceSettings, expand_source
+
+    tree: Any = expand_source(name if given == "builtin" else given)
+    if given == "builtin":
+        tree = {"builtin": name}
+    if given.lstrip().startswith("{"):
+        tree = json_object(f"--{name}", given)
+    if fields:
+        tree = {**tree, "fields": field_map(fields_option or f"--{name}-fields", fields)}
+    try:
+        return SourceSettings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"--{name}: {key + ': ' if key else ''}{message}") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from safemix.cli.fields import field_map, json_object
+from safemix.cli.fields import SOURCE_HELP, source_option
 from safemix.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from safemix.styles.style import Styles
 
 DRY_ROWS: Final = 10
-_SOURCE: Final = "a file, builtin, a Hub name or folder, or the settings of a source as JSON"
 
 
 def mimic(
     *,
-    task: Annotated[str, typer.Option(help=f"Task rows: {_SOURCE}.")],
-    safety: Annotated[str, typer.Option(help=f"Safety rows: {_SOURCE}.")],
+    task: Annotated[str, typer.Option(help=f"Task rows: {SOURCE_HELP}.")],
+    safety: Annotated[str, typer.Option(help=f"Safety rows: {SOURCE_HELP}.")],
     out: Annotated[Path | None, typer.Option(help="JSONL file to write.")] = None,
     backend: Annotated[str, typer.Option(help="offline, openai or hf.")] = "offline",
     seed: Annotated[int, typer.Option(help="Equal seeds give equal rows.")] = 0,
@@ -105,8 +104,8 @@ def mimic(
         similarity_model=similarity_model,
         min_similarity=min_similarity,
     )
-    task_spec = _source("task", task, task_fields)
-    safety_spec = _source("safety", safety, safety_fields)
+    task_spec = source_option("task", task, task_fields)
+    safety_spec = source_option("safety", safety, safety_fields)
     if out is not None and not dry_run:
         inputs = [Path(s.file).expanduser() for s in (task_spec, safety_spec) if s.file]
         check_out(out, inputs, overwrite)
@@ -154,28 +153,6 @@ def _check_server(base_url: str | None, key: str) -> None:
         )
     if base_url and urlsplit(base_url).scheme not in ("http", "https"):
         raise SettingsError(f"--base-url {base_url!r}: use a URL such as http://localhost:8000/v1")
-
-
-def _source(name: str, given: str, fields: list[str] | None) -> SourceSettings:
-    """The settings of a source, as the main job's file has them."""
-    from pydantic import ValidationError
-
-    from safemix.settings import SourceSettings, expand_source
-
-    tree: Any = expand_source(name if given == "builtin" else given)
-    if given == "builtin":
-        tree = {"builtin": name}
-    if given.lstrip().startswith("{"):
-        tree = json_object(f"--{name}", given)
-    if fields:
-        tree = {**tree, "fields": field_map(f"--{name}-fields", fields)}
-    try:
-        return SourceSettings.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"--{name}: {key + ': ' if key else ''}{message}") from None
 
 
 def _first(rows: Iterator[SafetyRow], where: str) -> SafetyRow:

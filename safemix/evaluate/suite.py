@@ -19,17 +19,24 @@ generates its share, rank 0 dresses, judges and writes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from safemix.errors import DataError
 from safemix.evaluate.plan import EvalPlan
 from safemix.evaluate.results import Evaluation, Side
-from safemix.evaluate.store import Store, key_of
-from safemix.evaluate.suite_ask import Asker, Complete, Keeper, Telling, completer
+from safemix.evaluate.store import key_of
+from safemix.evaluate.suite_ask import (
+    ELSEWHERE,
+    Asker,
+    Complete,
+    Keeper,
+    Telling,
+    completer,
+    open_store,
+)
 from safemix.evaluate.suite_count import Asked, coherence_measures, side_measures
 from safemix.evaluate.suite_judge import Judges
 from safemix.evaluate.suite_leader import on_leader, rank, ranks
@@ -43,8 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run_suite"]
 
-# Chats at a time for what batches by itself, such as vLLM.
-_ELSEWHERE: Final = 256
 # A side, a set, and the dress it is asked in.
 _Job = tuple[Side, "PromptSet", "Dresser"]
 
@@ -88,13 +93,13 @@ def run_suite(
     judges = judges or Judges(plan)
     jobs = _jobs(plan)
     bare, chats = _dressed(jobs)
-    with _opened(out) as store:
+    with open_store(out) as store:
         asker = Asker(
             complete=complete or completer(model, tokenizer, batch_size, template),
             keeper=Keeper(store, kept=out is not None),
             identity=identity,
             template=template,
-            at_once=batch_size * ranks() if complete is None else _ELSEWHERE,
+            at_once=batch_size * ranks() if complete is None else ELSEWHERE,
             tell=progress if progress is not None and rank() == 0 else _silent,
         )
         answers = asker.ask(chats, plan.decoding)
@@ -111,13 +116,6 @@ def run_suite(
 
 def _silent(what: str, done: int, total: int) -> None:
     pass
-
-
-def _opened(out: Path | None) -> AbstractContextManager[Store | None]:
-    """The store, on rank 0; if it cannot be opened, every rank is told."""
-    store = Store(out) if out is not None and rank() == 0 else None
-    on_leader(lambda: store.open() if store is not None else None)
-    return nullcontext() if store is None else store
 
 
 def _jobs(plan: EvalPlan) -> list[_Job]:

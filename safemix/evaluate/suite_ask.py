@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safemix.evaluate.store import Store, key_of
-from safemix.evaluate.suite_leader import on_leader
+from safemix.evaluate.suite_leader import on_leader, rank
 
 if TYPE_CHECKING:
     from safemix.evaluate.results import Decoding
     from safemix.rows.schema import Message
 
-__all__ = ["Asker", "Chats", "Complete", "Keeper", "Telling", "completer"]
+__all__ = [
+    "ELSEWHERE",
+    "Asker",
+    "Chats",
+    "Complete",
+    "Keeper",
+    "Telling",
+    "completer",
+    "open_store",
+]
 
 Chats = Sequence[Sequence["Message"]]
 # Chats and decoding -> the samples of each chat, in the order of the chats.
@@ -22,6 +33,8 @@ Complete = Callable[[Chats, "Decoding"], list[list[str]]]
 Telling = Callable[[str, int, int], None]
 # Batches between two writes: what a killed process loses at most.
 _BATCHES: Final = 4
+ELSEWHERE: Final = 256
+"""Chats at a time for what batches by itself, such as vLLM."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +129,10 @@ def completer(model: Any, tokenizer: Any, batch_size: int, template: str | None)
         )
 
     return make
+
+
+def open_store(out: Path | None) -> AbstractContextManager[Store | None]:
+    """The store, on rank 0; if it cannot be opened, every rank is told."""
+    store = Store(out) if out is not None and rank() == 0 else None
+    on_leader(lambda: store.open() if store is not None else None)
+    return nullcontext() if store is None else store

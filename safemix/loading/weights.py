@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from safemix.errors import SettingsError
 from safemix.loading.encode import IGNORE
 from safemix.settings import Settings
-from safemix.settings_levers import LOOKALIKES, first_tokens_setting
+from safemix.settings_levers import LOOKALIKES, FirstTokensSettings, first_tokens_setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +49,22 @@ class FirstTokens:
 def first_tokens_of(settings: Settings) -> dict[str, FirstTokens]:
     """Source -> its weight, of a run's settings as the mitigation has adjusted them.
 
-    Look-alikes that the mitigation adds have the weight of the safety rows: what decides between
-    a refusal and an answer is told by the first tokens of both.
+    Look-alikes that the mitigation adds have the weight of the safety rows, unless they have one
+    of their own: what decides between a refusal and an answer is told by the first tokens of both.
     """
     if settings.safety is None:
         return {}
     found = first_tokens_setting(settings.safety.first_tokens, settings.mitigation.name)
-    if found is None:
-        return {}
-    names = ["safety"]
-    if getattr(settings.mitigation, LOOKALIKES, None) is not None:
-        names.append(LOOKALIKES)
-    return dict.fromkeys(names, FirstTokens(found.count, found.weight))
+    asked: dict[str, Any] = {"safety": found}
+    lookalikes = getattr(settings.mitigation, LOOKALIKES, None)
+    if lookalikes is not None:
+        own = lookalikes.first_tokens
+        asked[LOOKALIKES] = found if own is None else own
+    return {
+        name: FirstTokens(setting.count, setting.weight)
+        for name, setting in asked.items()
+        if isinstance(setting, FirstTokensSettings)
+    }
 
 
 def answer_places(labels: Tensor) -> Tensor:

@@ -136,7 +136,10 @@ def _companions(
         dress = replace(paraphrase_levels(own, seed=settings.seed), plain=plain, wrapper=wrapper)
     answered = own.lookalikes.builtin
     prepared = lookalike_rows(task, rows, dress, cache, answered=answered)
-    return prepared.rows, list(prepared.notes)
+    notes = list(prepared.notes)
+    if own.lookalikes.first_tokens and (more := first_tokens_of(settings).get(LOOKALIKES)):
+        notes.append(f"the first {more.count} trained tokens of an answer weigh {more.weight:g}")
+    return prepared.rows, notes
 
 
 def open_mixture(

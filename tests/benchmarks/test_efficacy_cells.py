@@ -63,6 +63,7 @@ LEVERS = {
     "default_option": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "anchor": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
     "anchor_300": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
+    "own": {LOOKALIKES, *PARTS, FIRST, "safety.file", "mitigation.answer_design"},
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
@@ -150,7 +151,7 @@ def test_benign_prompts_have_no_wrapper_and_only_aoa_confirms() -> None:
 def test_each_variant_differs_from_bare_by_its_lever_alone() -> None:
     assert set(LEVERS) == set(VARIANTS) - {"controller"}
     places = {(cell.task, cell.strategy) for cell in variant_cells(["bare"])}
-    assert places == {("piqa", "autoif+aoa"), ("piqa", "benign"), ("gsm8k", "autoif+aoa")}
+    assert places == {(task, way) for task in ("piqa", "gsm8k") for way in ("benign", "autoif+aoa")}
     for place in places:
         own = [c for c in variant_cells(list(LEVERS)) if (c.task, c.strategy) == place]
         read = {c.variant: flat(parse_settings(settings(c)).model_dump()) for c in own}
@@ -166,6 +167,17 @@ def test_the_controller_moves_the_ratio_of_the_default() -> None:
     read = parse_settings(made)
     assert read.ratio.first == Fraction(str(default["ratio"]))  # as many steps
     assert (read.evaluation.margin, read.evaluation.every_margin) == ("odds", True)
+
+
+def test_own_answers_are_read_from_the_studys_data() -> None:
+    for cell in variant_cells(["own"]):
+        made = settings(cell)
+        read = parse_settings(made)
+        assert made["safety"] == {"file": "data/own_safety.jsonl", "non_refusals": "drop"}
+        assert read.mitigation.lookalikes.file == "data/own_lookalikes.jsonl"
+        assert (read.mitigation.plain_share, read.mitigation.wrapper_share) == (0.1, 0.3)
+        weights = {"safety": FirstTokens(8, 5.0), "lookalikes": FirstTokens(8, 7.0)}
+        assert first_tokens_of(read) == weights
 
 
 def test_the_default_is_what_the_mitigation_is_by_name_alone() -> None:

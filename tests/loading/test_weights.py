@@ -126,6 +126,12 @@ def test_from_the_settings() -> None:
     assert of({"count": 3, "weight": 2}, **plain) == {"safety": FirstTokens(3, 2)}
     both = dict.fromkeys(("safety", "lookalikes"), FirstTokens(3, 2))
     assert of({"count": 3, "weight": 2}, mitigation="paraphrase") == both
+    own = {"mitigation": {"name": "paraphrase", "lookalikes": {"first_tokens": {"weight": 7}}}}
+    safety = {"safety": FirstTokens(3, 2)}
+    assert of({"count": 3, "weight": 2}, **own) == safety | {"lookalikes": FirstTokens(8, 7)}
+    assert of(False, **own) == {"lookalikes": FirstTokens(8, 7)}
+    own["mitigation"]["lookalikes"] = {"first_tokens": False}  # type: ignore[index]
+    assert of({"count": 3, "weight": 2}, **own) == safety
     assert first_tokens_of(parse_settings(TREE | {"safety": None, "ratio": 0})) == {}
 
 

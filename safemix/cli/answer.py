@@ -1,0 +1,147 @@
+"""`safemix answer`: safety rows or look-alikes with answers of the model's own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from safemix.cli.fields import SOURCE_HELP, source_option
+from safemix.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from safemix.evaluate.own_answers import OwnAnswers, RowKind
+    from safemix.rows.schema import Message
+    from safemix.settings import SourceSettings
+
+_WORK: Final = ".answers"
+
+
+@dataclass(frozen=True)
+class _Job:
+    model: str
+    kind: RowKind
+    source: SourceSettings
+    out: Path
+    max_new_tokens: int
+    batch_size: int
+    backend: str
+    device: str
+
+
+def answer_command(
+    *,
+    model: Annotated[str, typer.Option(help="The model before fine-tuning: a folder or Hub id.")],
+    out: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    safety: Annotated[
+        str | None, typer.Option(help=f"Rows whose answers refuse: {SOURCE_HELP}.")
+    ] = None,
+    lookalikes: Annotated[
+        str | None, typer.Option(help=f"Or harmless rows that look unsafe: {SOURCE_HELP}.")
+    ] = None,
+    fields: Annotated[list[str] | None, typer.Option(help="Field map: JSON or key=column.")] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")
+    ] = 128,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Rows answered at a time, on each rank.")
+    ] = 16,
+    backend: Annotated[str, typer.Option(help="hf or vllm.")] = "hf",
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out.")] = False,
+) -> None:
+    """Put the model's own refusals, or its own helpful answers, in place of the rows' answers."""
+    from safemix.cli.eval_models import check_backend
+    from safemix.mitigation.mimic.output import check_out
+    from safemix.training.process import guarded, quieten, world_size
+
+    if (safety is None) == (lookalikes is None):
+        raise SettingsError("give --safety or --lookalikes, one of them: their answers differ")
+    check_backend(backend, device)
+    kind: RowKind = "lookalikes" if safety is None else "safety"
+    source = source_option(kind, safety or lookalikes or "", fields, "--fields")
+    inputs = [Path(source.file).expanduser()] if source.file else []
+    check_out(out, inputs, overwrite)
+    job = _Job(model, kind, source, out, max_new_tokens, batch_size, backend, device)
+    quieten()
+    if world_size() == 1:
+        _answer(job)
+    else:
+        guarded(lambda: _answer(job), debug=False)
+
+
+def _answer(job: _Job) -> None:
+    from safemix.cli.eval_models import start_ranks
+    from safemix.evaluate.suite_leader import on_leader, rank
+    from safemix.mitigation.rewrite import each_row
+    from safemix.rows.read import read_source
+
+    start_ranks(job.device)
+    # Read before a model is loaded: a mistake in it shows at once.
+    rows: list[list[Message]] = on_leader(
+        lambda: [list(row) for row in each_row(read_source(job.kind, job.source))]
+    )
+    found = _ask(job, rows)
+    on_leader(lambda: _write(job, found))
+    if rank() == 0:
+        for line in [*found.lines(), f"written: {job.out}"]:
+            typer.echo(line)
+
+
+def _ask(job: _Job, rows: Sequence[Sequence[Message]]) -> OwnAnswers:
+    from safemix.cli.eval_models import free, identify, load
+    from safemix.evaluate.loading_models import find_model
+    from safemix.evaluate.own_answers import own_answers
+    from safemix.evaluate.results import Decoding
+    from safemix.evaluate.suite_ask import ELSEWHERE, Asker, Keeper, completer, open_store
+    from safemix.evaluate.suite_leader import ranks
+
+    place = find_model(job.model)
+    identity = identify(place, job.device)
+    loaded = load(place, job.backend, job.device)
+    complete = loaded.complete or completer(
+        loaded.model, loaded.tokenizer, job.batch_size, place.template
+    )
+    decoding = Decoding(max_new_tokens=job.max_new_tokens)
+    here = loaded.complete is None
+    try:
+        with open_store(_work(job.out)) as store:
+            asker = Asker(
+                complete=complete,
+                keeper=Keeper(store, kept=True),
+                identity=identity,
+                template=place.template,
+                at_once=job.batch_size * ranks() if here else ELSEWHERE,
+                tell=_tell,
+            )
+            return own_answers(
+                rows, job.kind, lambda chats: [made[0] for made in asker.ask(chats, decoding)]
+            )
+    finally:
+        free(loaded)
+
+
+def _write(job: _Job, found: OwnAnswers) -> None:
+    from safemix.prompting.output import write_jsonl
+
+    write_jsonl(job.out, ({"messages": [dict(turn) for turn in row]} for row in found.rows))
+    # What was asked is needed no more, and some of it complied with a harmful request.
+    shutil.rmtree(_work(job.out), ignore_errors=True)
+
+
+def _work(out: Path) -> Path:
+    """Where answers are kept until the file is whole, so that the same command goes on."""
+    return out.with_name(out.name + _WORK)
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    from safemix.evaluate.suite_leader import rank
+
+    if rank() == 0:
+        print(f"safemix: {what} {done}/{total}", file=sys.stderr, flush=True)
