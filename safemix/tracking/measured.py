@@ -19,7 +19,7 @@ class Measured:
 
     Attributes:
         margins: refusal margins, in nats.
-        separations: shares of pairs of prompts that the margin tells apart, 0 to 1.
+        separations: shares of pairs of prompts that are told apart, 0 to 1.
         rates: shares of prompts or task rows, 0 to 1.
     """
 

@@ -211,11 +211,12 @@ def test_one_prompt_that_is_not_finite_is_enough(model: Any, tokenizer: Any) -> 
     assert 0 <= group.share_below_zero() <= 1
 
 
-def _read(side: ProbeSide, dress: str, margins: Sequence[int]) -> GroupReading:
-    """A reading with these margins: one token an opener."""
-    asked = chats(tuple(f"prompt {n}" for n in range(len(margins))))
+def _read(side: ProbeSide, dress: str, refusing: Sequence[int]) -> GroupReading:
+    """A reading with these log-probabilities of refusing; the complying opener blurs the margin."""
+    asked = chats(tuple(f"prompt {n}" for n in range(len(refusing))))
     group = ProbeGroup(side, dress, asked, Openers(("No",), ("Yes",)))
-    return GroupReading(group, tuple(((float(m),),) for m in margins), (((0.0,),),) * len(margins))
+    values = tuple(((float(value),),) for value in refusing)
+    return GroupReading(group, values, values)
 
 
 @given(
