@@ -3,9 +3,9 @@
 Answers that others wrote are spread over many first words, and refusals begin alike: after
 training on both, a refusal may be the likeliest beginning where all helpful ones together are
 likelier. What the model itself would say is likely to it from the first token on, so that training
-on it moves the model less. That answers of the model's own
-keep its safety better is from Yang et al. 2024, "Self-distillation bridges distribution gap in
-language model fine-tuning" (ACL 2024), who rewrite the task's answers; these are the others.
+on it moves the model less. That answers of the model's own keep its safety better is from Yang et
+al. 2024, "Self-distillation bridges distribution gap in language model fine-tuning" (ACL 2024),
+who rewrite the task's answers; these are the others.
 
 A row keeps the answer that it came with where the model's own will not do: it does not refuse a
 harmful request, it refuses a look-alike, or it is no coherent text.
