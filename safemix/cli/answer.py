@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from safemix.cli.fields import SOURCE_HELP, source_option
+from safemix.cli.lines import Lines
 from safemix.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class _Job:
     kind: RowKind
     source: SourceSettings
     out: Path
+    overwrite: bool
     max_new_tokens: int
     batch_size: int
     backend: str
@@ -58,7 +59,6 @@ def answer_command(
 ) -> None:
     """Put the model's own refusals, or its own helpful answers, in place of the rows' answers."""
     from safemix.cli.eval_models import check_backend
-    from safemix.mitigation.mimic.output import check_out
     from safemix.training.process import guarded, quieten, world_size
 
     if (safety is None) == (lookalikes is None):
@@ -66,9 +66,7 @@ def answer_command(
     check_backend(backend, device)
     kind: RowKind = "lookalikes" if safety is None else "safety"
     source = source_option(kind, safety or lookalikes or "", fields, "--fields")
-    inputs = [Path(source.file).expanduser()] if source.file else []
-    check_out(out, inputs, overwrite)
-    job = _Job(model, kind, source, out, max_new_tokens, batch_size, backend, device)
+    job = _Job(model, kind, source, out, overwrite, max_new_tokens, batch_size, backend, device)
     quieten()
     if world_size() == 1:
         _answer(job)
@@ -79,10 +77,14 @@ def answer_command(
 def _answer(job: _Job) -> None:
     from safemix.cli.eval_models import start_ranks
     from safemix.evaluate.suite_leader import on_leader, rank
+    from safemix.mitigation.mimic.output import check_out
     from safemix.mitigation.rewrite import each_row
     from safemix.rows.read import read_source
 
     start_ranks(job.device)
+    inputs = [Path(job.source.file).expanduser()] if job.source.file else []
+    # On rank 0: another machine may not have the folder.
+    on_leader(lambda: check_out(job.out, inputs, job.overwrite))
     # Read before a model is loaded: a mistake in it shows at once.
     rows: list[list[Message]] = on_leader(
         lambda: [list(row) for row in each_row(read_source(job.kind, job.source))]
@@ -100,7 +102,7 @@ def _ask(job: _Job, rows: Sequence[Sequence[Message]]) -> OwnAnswers:
     from safemix.evaluate.own_answers import own_answers
     from safemix.evaluate.results import Decoding
     from safemix.evaluate.suite_ask import ELSEWHERE, Asker, Keeper, completer, open_store
-    from safemix.evaluate.suite_leader import ranks
+    from safemix.evaluate.suite_leader import rank, ranks
 
     place = find_model(job.model)
     identity = identify(place, job.device)
@@ -118,7 +120,7 @@ def _ask(job: _Job, rows: Sequence[Sequence[Message]]) -> OwnAnswers:
                 identity=identity,
                 template=place.template,
                 at_once=job.batch_size * ranks() if here else ELSEWHERE,
-                tell=_tell,
+                tell=Lines(job.model) if rank() == 0 else _silent,
             )
             return own_answers(
                 rows, job.kind, lambda chats: [made[0] for made in asker.ask(chats, decoding)]
@@ -140,8 +142,5 @@ def _work(out: Path) -> Path:
     return out.with_name(out.name + _WORK)
 
 
-def _tell(what: str, done: int, total: int) -> None:
-    from safemix.evaluate.suite_leader import rank
-
-    if rank() == 0:
-        print(f"safemix: {what} {done}/{total}", file=sys.stderr, flush=True)
+def _silent(what: str, done: int, total: int) -> None:
+    pass

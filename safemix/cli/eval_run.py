@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from safemix.cli.eval_models import (
     load,
     start_ranks,
 )
+from safemix.cli.lines import Lines
 from safemix.errors import SettingsError
 from safemix.evaluate.compare import GateRule, compare, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from safemix.evaluate.results import Evaluation
 
 PASSED, UNJUDGED, FAILED = 0, 1, 3
-_LINE_S = 10.0  # between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def _measured(
             template=place.template,
             complete=loaded.complete,
             judges=judges,
-            progress=_Lines(place.given),
+            progress=Lines(place.given),
         )
     finally:
         free(loaded)
@@ -196,18 +195,3 @@ def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path)
 
 def _say(text: str) -> None:
     print(f"safemix: error: {text}", file=sys.stderr, flush=True)
-
-
-class _Lines:
-    """Progress as lines on standard error, one every few seconds and one at each end."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._said = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done < total and now - self._said < _LINE_S:
-            return
-        self._said = now
-        print(f"safemix: {self._name}: {what} {done}/{total}", file=sys.stderr, flush=True)

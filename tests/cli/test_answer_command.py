@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from safemix.cli import answer, app
+from safemix.cli import app
+from safemix.cli.lines import Lines
 from safemix.rows.read import read_source
 from safemix.screening.refusal_rows import refuses
 from safemix.settings import SourceSettings
@@ -89,12 +90,12 @@ def test_the_same_command_goes_on_where_one_was_stopped(
 ) -> None:
     told = list[int]()
 
-    def stopping(what: str, done: int, total: int) -> None:
+    def stopping(self: Lines, what: str, done: int, total: int) -> None:
         told.append(done)
         if done == 4 and len(told) < 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(answer, "_tell", stopping)
+    monkeypatch.setattr(Lines, "__call__", stopping)
     asked = speaking(monkeypatch, {})
     args = ["--lookalikes", ROWS, "--out", "own.jsonl", "--batch-size", "1"]
     assert run(*args) == 130
