@@ -52,6 +52,28 @@ AnchorKey = Annotated[
 ]
 
 
+class AnswersSettings(SettingsTree):
+    """Safety rows and look-alikes with answers of the model's own, where they will do."""
+
+    max_new_tokens: int = Field(128, ge=1, description="tokens of the longest answer")
+    batch_size: int = Field(16, ge=1, description="rows that each rank asks at a time")
+
+
+def expand_answers(value: Any) -> Any:
+    """The short forms: "own" is the key's defaults, "given" leaves the answers as they come."""
+    return {"own": {}, "given": None}.get(value, value) if isinstance(value, str) else value
+
+
+AnswersKey = Annotated[
+    AnswersSettings | None,
+    BeforeValidator(expand_answers),
+    Field(
+        description="own: the model, before training, answers safety rows and look-alikes; "
+        "given: they keep the answers they come with"
+    ),
+]
+
+
 class LookalikesSettings(SettingsTree):
     """Benign requests that look unsafe, with helpful answers, beside the safety rows."""
 
@@ -102,8 +124,9 @@ class LookalikesSettings(SettingsTree):
 
 
 class LookalikesKey(SettingsTree):
-    """The key `lookalikes`, for the mitigations that have it."""
+    """The keys `lookalikes` and `answers`, for the mitigations that have them."""
 
+    answers: AnswersKey = None
     lookalikes: LookalikesSettings | None = Field(
         None, description="benign look-alikes: a share of all rows, or {share, file}; null: none"
     )

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from safemix.cli.fields import SOURCE_HELP, source_option
-from safemix.cli.lines import Lines
 from safemix.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from safemix.evaluate.own_answers import OwnAnswers, RowKind
     from safemix.rows.schema import Message
     from safemix.settings import SourceSettings
@@ -76,10 +73,13 @@ def answer_command(
 
 def _answer(job: _Job) -> None:
     from safemix.cli.eval_models import start_ranks
+    from safemix.evaluate.loading_models import find_model
     from safemix.evaluate.suite_leader import on_leader, rank
     from safemix.mitigation.mimic.output import check_out
     from safemix.mitigation.rewrite import each_row
     from safemix.rows.read import read_source
+    from safemix.tracking.lines import Lines
+    from safemix.training.ask_rows import Asking, answer_rows
 
     start_ranks(job.device)
     inputs = [Path(job.source.file).expanduser()] if job.source.file else []
@@ -89,50 +89,20 @@ def _answer(job: _Job) -> None:
     rows: list[list[Message]] = on_leader(
         lambda: [list(row) for row in each_row(read_source(job.kind, job.source))]
     )
-    found = _ask(job, rows)
+    how = Asking(job.max_new_tokens, job.batch_size, job.backend, job.device)
+    tell = Lines(job.model) if rank() == 0 else _silent
+    made = answer_rows(find_model(job.model), {job.kind: rows}, how, _work(job.out), tell)
+    found = made[job.kind]
     on_leader(lambda: _write(job, found))
     if rank() == 0:
         for line in [*found.lines(), f"written: {job.out}"]:
             typer.echo(line)
 
 
-def _ask(job: _Job, rows: Sequence[Sequence[Message]]) -> OwnAnswers:
-    from safemix.cli.eval_models import free, identify, load
-    from safemix.evaluate.loading_models import find_model
-    from safemix.evaluate.own_answers import own_answers
-    from safemix.evaluate.results import Decoding
-    from safemix.evaluate.suite_ask import ELSEWHERE, Asker, Keeper, completer, open_store
-    from safemix.evaluate.suite_leader import rank, ranks
-
-    place = find_model(job.model)
-    identity = identify(place, job.device)
-    loaded = load(place, job.backend, job.device)
-    complete = loaded.complete or completer(
-        loaded.model, loaded.tokenizer, job.batch_size, place.template
-    )
-    decoding = Decoding(max_new_tokens=job.max_new_tokens)
-    here = loaded.complete is None
-    try:
-        with open_store(_work(job.out)) as store:
-            asker = Asker(
-                complete=complete,
-                keeper=Keeper(store, kept=True),
-                identity=identity,
-                template=place.template,
-                at_once=job.batch_size * ranks() if here else ELSEWHERE,
-                tell=Lines(job.model) if rank() == 0 else _silent,
-            )
-            return own_answers(
-                rows, job.kind, lambda chats: [made[0] for made in asker.ask(chats, decoding)]
-            )
-    finally:
-        free(loaded)
-
-
 def _write(job: _Job, found: OwnAnswers) -> None:
-    from safemix.prompting.output import write_jsonl
+    from safemix.training.ask_rows import write_rows
 
-    write_jsonl(job.out, ({"messages": [dict(turn) for turn in row]} for row in found.rows))
+    write_rows(job.out, found)
     # What was asked is needed no more, and some of it complied with a harmful request.
     shutil.rmtree(_work(job.out), ignore_errors=True)
 

@@ -1,42 +1,17 @@
-"""Models for `safemix eval`: resolved, told apart, loaded, and freed again."""
+"""How a model is named, placed and started on the command lines that ask one."""
 
 from __future__ import annotations
 
-import gc
 import re
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from safemix.errors import ModelError, SettingsError
-from safemix.evaluate.loading_models import ModelPlace, fingerprint
-from safemix.evaluate.suite_leader import on_leader
-from safemix.training.known_models import resolve_model
+from safemix.errors import SettingsError
+from safemix.evaluate.loading_models import ModelPlace
 from safemix.training.process import world_size
-
-if TYPE_CHECKING:
-    from safemix.evaluate.plan import EvalPlan
-    from safemix.evaluate.suite_ask import Complete
-    from safemix.settings import Settings
 
 # Ranks wait for each other while one generates a long share.
 _PATIENCE = timedelta(hours=24)
-
-
-@dataclass
-class Loaded:
-    """A model that is ready to be asked.
-
-    Attributes:
-        model: the model in this process; None where a server or another library has it.
-        tokenizer: of the model.
-        complete: makes completions in place of `model`; None if the model does.
-    """
-
-    model: Any
-    tokenizer: Any
-    complete: Complete | None = None
 
 
 def start_ranks(device: str) -> None:
@@ -53,17 +28,6 @@ def start_ranks(device: str) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
-
-
-def identify(place: ModelPlace, device: str) -> str:
-    """A hash of the model and the precision it runs in; worked out on rank 0."""
-
-    def work() -> str:
-        path = resolve_model(place.model, revision=place.revision)
-        found = fingerprint(path, place.adapter, place.revision)
-        return f"{found}-{_precision(place, device)}"
-
-    return on_leader(work)
 
 
 def default_out(place: ModelPlace) -> Path:
@@ -89,113 +53,3 @@ def check_backend(backend: str, device: str) -> None:
         raise SettingsError(f"--device is {device!r}: legal are auto, cpu")
     if backend == "vllm" and world_size() > 1:
         raise SettingsError("--backend vllm runs in one process and takes all GPUs: no launcher")
-
-
-def load(place: ModelPlace, backend: str, device: str, plan: EvalPlan | None = None) -> Loaded:
-    """Load a model to be asked, its adapter on top.
-
-    Args:
-        place: of the model.
-        backend: hf or vllm.
-        device: auto or cpu.
-        plan: what is measured; None for completions alone.
-
-    Raises:
-        ModelError: if it cannot be loaded.
-        SettingsError: if the backend cannot measure what the plan asks for.
-    """
-    from safemix.training.models import load_tokenizer
-
-    path = resolve_model(place.model, revision=place.revision)
-    # A run saves its tokenizer beside its result.
-    own = place.adapter is not None and (place.adapter / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(place.adapter) if own else path, None if own else place.revision)
-    if place.template is None and not tokenizer.chat_template:
-        raise ModelError(
-            f"model {place.given!r} has no chat template, so it cannot be asked: give a chat model"
-        )
-    if backend == "vllm":
-        return _vllm(place, path, tokenizer, plan)
-    return Loaded(_model(place, path, device), tokenizer)
-
-
-def _model(place: ModelPlace, path: str, device: str) -> Any:
-    import torch
-
-    from safemix.training.models import load_model, uses_cuda
-
-    settings = _settings(place, device)
-    model = load_model(settings, path)
-    if place.adapter is not None:
-        model = _with_adapter(model, place.adapter)
-    if uses_cuda(settings):
-        model = model.to(torch.device("cuda", torch.cuda.current_device()))
-    return model.eval()
-
-
-def _settings(place: ModelPlace, device: str) -> Settings:
-    """Settings that make the loader of the training read a whole model to be asked."""
-    import torch
-
-    from safemix.settings import parse_settings
-
-    gpu = device != "cpu" and torch.cuda.is_available()
-    tree = {
-        "model": place.model,
-        "model_revision": place.revision,
-        "task": {"builtin": "task"},
-        "ratio": 0,
-        "lora": False,
-        # Without DeepSpeed a model is loaded to be trained, in float32; with it as it is used.
-        "ds_config": "zero2",
-        "precision": "auto" if place.precision == "fp16" and not gpu else place.precision,
-        "device": device,
-    }
-    return parse_settings(tree, place.given)
-
-
-def _precision(place: ModelPlace, device: str) -> str:
-    from safemix.training.models import resolve_precision
-
-    return resolve_precision(_settings(place, device))
-
-
-def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
-
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"adapter {str(adapter)!r} has no adapter_model.safetensors: save it as safetensors"
-        )
-    try:
-        # Not merged: it answers with the numbers that it was trained with.
-        return PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise ModelError(f"adapter {str(adapter)!r} does not fit its base: {text}") from None
-
-
-def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan | None) -> Loaded:
-    """Completions by vLLM, which loads the model itself."""
-    from safemix.evaluate.suite_utility import scores_choices
-    from safemix.evaluate.vllm_generate import VllmGenerator
-
-    if plan is not None and (plan.lm_eval or (plan.task is not None and scores_choices(plan.task))):
-        raise SettingsError(
-            "--backend vllm generates only, and choices and lm-eval's tasks are scored: use "
-            "--backend hf, or leave --task and --lm-eval out"
-        )
-    folder = path if place.adapter is None else str(place.adapter)
-
-    generator = VllmGenerator(folder, template=place.template)
-    return Loaded(None, tokenizer, generator.complete_samples)
-
-
-def free(loaded: Loaded) -> None:
-    """Give the memory back before the next model is loaded."""
-    import torch
-
-    loaded.model = loaded.complete = None
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -14,16 +14,7 @@ from safemix.cli.eval_files import (
     show,
     write_results,
 )
-from safemix.cli.eval_models import (
-    Loaded,
-    check_backend,
-    default_out,
-    free,
-    identify,
-    load,
-    start_ranks,
-)
-from safemix.cli.lines import Lines
+from safemix.cli.eval_models import check_backend, default_out, start_ranks
 from safemix.errors import SettingsError
 from safemix.evaluate.compare import GateRule, compare, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
@@ -31,6 +22,8 @@ from safemix.evaluate.plan import EvalSettings, open_plan
 from safemix.evaluate.suite_count import warnings_of
 from safemix.evaluate.suite_judge import Judges
 from safemix.evaluate.suite_leader import on_leader
+from safemix.tracking.lines import Lines
+from safemix.training.asked_models import Loaded, free, identify, load
 from safemix.training.process import guarded, quieten, rank, world_size
 
 if TYPE_CHECKING:

@@ -45,6 +45,7 @@ from safemix.training.models import (
     resolve_model,
     resolve_precision,
 )
+from safemix.training.own_rows import with_own_answers
 from safemix.training.process import (
     end_distributed,
     lost_peer,
@@ -99,7 +100,8 @@ def run(
     checkpoint = agreed_checkpoint(settings)
     mark_universal(arguments, settings, checkpoint)
     secret = run_secret(mitigation, checkpoint)
-    mixture = open_mixture(settings, tokenizer, secret)
+    answered = with_own_answers(settings, arguments)
+    mixture = open_mixture(answered.settings, tokenizer, secret)
     # Before anything in the folder is touched: a run that is refused must leave it as it was.
     plan = plan_to_follow(mixture.plan, checkpoint)
     controller = ratio_controller(settings, mixture, checkpoint)
@@ -114,7 +116,8 @@ def run(
     model = load_model(settings, model_path)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
     lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
-    notes = [f"mitigation: {mitigation.name}", *lines, *mixture.notes, *measuring.notes]
+    notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]
+    notes += [*mixture.notes, *measuring.notes]
 
     def prepare_folder() -> None:
         _prepare_folder(settings, output_dir, checkpoint)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from safemix.cli import app
-from safemix.cli.lines import Lines
 from safemix.rows.read import read_source
 from safemix.screening.refusal_rows import refuses
 from safemix.settings import SourceSettings
+from safemix.tracking.lines import Lines
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = json.dumps({"builtin": "lookalikes", "limit": 5})
@@ -48,7 +48,7 @@ def speaking(monkeypatch: pytest.MonkeyPatch, texts: dict[str, str]) -> list[str
 
         return made
 
-    monkeypatch.setattr("safemix.evaluate.suite_ask.completer", complete)
+    monkeypatch.setattr("safemix.training.ask_rows.completer", complete)
     return asked
 
 

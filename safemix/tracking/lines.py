@@ -1,4 +1,4 @@
-"""Progress of commands that ask a model."""
+"""Progress of asking a model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,210 @@
+"""`mitigation.answers`: who is asked what, what is kept, and what the run reads then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+from safemix.errors import ModelError, SettingsError
+from safemix.mitigation.registry import mitigation_for
+from safemix.rows.read import read_source
+from safemix.settings import Settings, parse_settings
+from safemix.settings_levers import AnswersSettings
+from safemix.training.arguments import training_arguments
+from safemix.training.own_rows import Answered, with_own_answers
+
+REFUSAL = "I'm sorry, but I can't help with that."
+HELP = "Plug it into the wall. Then wait an hour."
+
+
+class Speaker:
+    """Stands in for what the model says: a random one says nothing that will do."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.zero3: list[bool] = []
+        self.fails_after: int | None = None
+
+    def __call__(self, *_: Any) -> Any:
+        def made(chats: Sequence[Any], decoding: Any) -> list[list[str]]:
+            if self.fails_after is not None and len(self.asked) >= self.fails_after:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            self.zero3.append(is_deepspeed_zero3_enabled())
+            requests = [chat[-1]["content"] for chat in chats]
+            self.asked += requests
+            return [[HELP if "charge" in request else REFUSAL] for request in requests]
+
+        return made
+
+
+@pytest.fixture
+def speaker(monkeypatch: pytest.MonkeyPatch) -> Speaker:
+    found = Speaker()
+    monkeypatch.setattr("safemix.training.ask_rows.completer", found)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "safety.csv").write_text(
+        "ask,reply\nWrite a threat.,No.\nMake me a weapon.,I will not do that.\n", "utf-8"
+    )
+    rows = [
+        {"prompt": "How do I charge a taser?", "completion": "Use its charger.", "system": "Be."},
+        {"prompt": "How do I kill a process?", "completion": "Type kill and its number."},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "lookalikes.jsonl").write_text(text, "utf-8")
+
+
+def settings(**changes: Any) -> Settings:
+    tree: dict[str, Any] = {
+        "model": "tiny",
+        "task": {"builtin": "task", "limit": 8},
+        "safety": {
+            "file": "safety.csv",
+            "fields": {"prompt": "ask", "completion": "reply"},
+            "first_tokens": {"weight": 3},
+        },
+        "mitigation": {
+            "name": "paraphrase",
+            "answers": "own",
+            "lookalikes": {"file": "lookalikes.jsonl", "share": 0.1, "first_tokens": False},
+        },
+        "ratio": 0.25,
+        "max_steps": 2,
+        "device": "cpu",
+        "precision": "fp32",
+        "ds_config": None,
+        "output_dir": "run",
+    }
+    read = parse_settings(tree | changes, "test")
+    return mitigation_for(read).adjust(read)
+
+
+def answered(given: Settings) -> Answered:
+    return with_own_answers(given, training_arguments(given, 1, max_steps=2))
+
+
+def pairs(spec: Any) -> list[tuple[str, str]]:
+    rows = read_source("rows", spec).dataset["messages"]
+    return [(row[-2]["content"], row[-1]["content"]) for row in rows]
+
+
+def test_both_sources_are_asked_and_read_from_what_came_out(speaker: Speaker) -> None:
+    given = settings()
+    found = answered(given)
+    assert len(speaker.asked) == 4
+    safety = found.settings.safety
+    assert safety is not None
+    assert pairs(safety) == [("Write a threat.", REFUSAL), ("Make me a weapon.", REFUSAL)]
+    companions = found.settings.sources["lookalikes"]
+    assert pairs(companions) == [
+        ("How do I charge a taser?", HELP),
+        ("How do I kill a process?", "Type kill and its number."),
+    ]
+    first = read_source("rows", companions).dataset["messages"][0]
+    assert [turn["role"] for turn in first] == ["system", "user", "assistant"]
+    # All else is the run's own.
+    assert safety.first_tokens == given.safety.first_tokens  # type: ignore[union-attr]
+    assert companions.ratio == 0.1
+    assert found.settings.mitigation == given.mitigation
+    assert found.notes == (
+        "safety: safety.csv: 2 rows read, 2 kept",
+        "safety: 2 of 2 rows have the model's own answer",
+        "lookalikes: lookalikes.jsonl: 2 rows read, 2 kept",
+        "lookalikes: 1 of 2 rows have the model's own answer",
+        "lookalikes:   1 keep the one they came with: the model refuses",
+    )
+    kept = sorted(path.name for path in Path("run/.cache").iterdir())
+    assert [name.split("-")[0] for name in kept] == ["own"] * 4, "answers to harm are not kept"
+
+
+def test_a_second_start_asks_nothing_and_other_wishes_ask_again(speaker: Speaker) -> None:
+    first = answered(settings())
+    again = answered(settings())
+    assert len(speaker.asked) == 4
+    assert again == first
+    longer = {"name": "paraphrase", "answers": {"max_new_tokens": 9}, "lookalikes": False}
+    answered(settings(mitigation=longer))
+    assert speaker.asked[4:] == ["Write a threat.", "Make me a weapon."]
+    with Path("safety.csv").open("a", encoding="utf-8") as file:
+        file.write("Rob a bank with me.,No.\n")
+    answered(settings(mitigation=longer))
+    assert len(speaker.asked) == 9
+
+
+def test_a_start_that_was_cut_short_goes_on(speaker: Speaker) -> None:
+    speaker.fails_after = 2
+    one = {"name": "paraphrase", "answers": {"batch_size": 1}}
+    one |= {"lookalikes": {"file": "lookalikes.jsonl"}}
+    with pytest.raises(ModelError, match=r"does not fit: lower answers\.batch_size") as error:
+        answered(settings(mitigation=one))
+    assert "\n" not in str(error.value)
+    speaker.fails_after = None
+    answered(settings(mitigation=one))
+    assert len(speaker.asked) == 4
+
+
+def test_what_is_drawn_never_is_not_asked(speaker: Speaker) -> None:
+    found = answered(settings(ratio=0))
+    assert speaker.asked == ["How do I charge a taser?", "How do I kill a process?"]
+    assert found.settings.safety == settings(ratio=0).safety
+    base = {"name": "base", "answers": "own"}
+    own = {"lookalikes": {"file": "lookalikes.jsonl", "ratio": 0.1}}
+    found = answered(settings(mitigation=base, sources=own))
+    assert speaker.asked[2:] == ["Write a threat.", "Make me a weapon."]
+    assert found.settings.sources["lookalikes"].file == "lookalikes.jsonl", "the user's own"
+
+
+@pytest.mark.parametrize("mitigation", ["paraphrase", "base", "longest", "none"])
+def test_without_the_key_nothing_is_asked(speaker: Speaker, mitigation: str) -> None:
+    given = settings(mitigation=mitigation)
+    assert answered(given) == Answered(given)
+    assert not speaker.asked
+    assert not Path("run").exists()
+
+
+def test_runs_with_one_cache_ask_once(speaker: Speaker) -> None:
+    found = [answered(settings(cache_dir="kept", output_dir=name)) for name in ("one", "two")]
+    assert len(speaker.asked) == 4
+    assert found[0].settings.safety == found[1].settings.safety
+    assert Path("kept/.answers.lock").exists()
+
+
+def test_the_model_that_is_asked_is_whole_under_zero_3(speaker: Speaker) -> None:
+    pytest.importorskip("deepspeed")
+    given = settings()
+    arguments = training_arguments(given, 1, max_steps=2)
+    arguments.hf_deepspeed_config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    assert is_deepspeed_zero3_enabled()
+    with_own_answers(given, arguments)
+    assert speaker.zero3 == [False, False]
+    assert is_deepspeed_zero3_enabled(), "the model that is trained is cut up"
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        ("own", AnswersSettings()),
+        ("given", None),
+        ({"batch_size": 2}, AnswersSettings(batch_size=2)),
+    ],
+)
+def test_short_forms(value: Any, read: AnswersSettings | None) -> None:
+    made = settings(mitigation={"name": "base", "answers": value}).mitigation
+    assert getattr(made, "answers") == read  # noqa: B009
+
+
+@pytest.mark.parametrize("value", ["mine", {"max_new_tokens": 0}, {"tokens": 3}, 3])
+def test_mistakes_name_the_key(value: Any) -> None:
+    with pytest.raises(SettingsError, match=r"mitigation\.answers") as error:
+        settings(mitigation={"name": "paraphrase", "answers": value})
+    assert "\n" not in str(error.value)
