@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import machine
-from efficacy_cells import FULL, OWN, QUICK, SMALL, Cell, Size, full_matrix, small_matrix
-from efficacy_run import RunFailedError, Study, align, answer, evaluate, train_and_evaluate
+from efficacy_cells import FULL, QUICK, SMALL, Cell, Size, full_matrix, small_matrix
+from efficacy_run import RunFailedError, Study, align, evaluate, train_and_evaluate
 from efficacy_variants import VARIANTS, variant_cells
 
 _HERE = Path(__file__).resolve().parent
@@ -59,8 +59,6 @@ def _run(args: Namespace) -> int:
     prepare(args.data, study.data, study.size)
     align(study)
     cells = _cells(args)
-    if any(cell.variant == OWN for cell in cells):
-        answer(study)
     if part == 1:
         _baselines(study, cells)
     cells = cells[part - 1 :: parts]

@@ -18,9 +18,6 @@ WITHOUT_ROWS: Final = frozenset({"none", "ptst", "gentle"})
 DEFAULT_RATIO: Final = 0.1
 DATA: Final = "DATA"
 """Stands in a variant's settings for the study's folder of data."""
-OWN: Final = "own"
-"""The variant whose safety rows and look-alikes have answers of the aligned model's own."""
-OWN_FILES: Final = {"safety": "own_safety.jsonl", "lookalikes": "own_lookalikes.jsonl"}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from efficacy_cells import OWN_FILES, Cell, Size, confirms, dresses, run_settings
+from efficacy_cells import Cell, Size, confirms, dresses, run_settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _BIN: Final = Path(sys.executable).parent
@@ -97,19 +97,6 @@ def align(study: Study) -> None:
         **study.machine,
     }
     _train(study, tree, study.work / "aligned.yaml")
-
-
-def answer(study: Study) -> None:
-    """Give safety rows and look-alikes answers of the aligned model's own, unless that is done."""
-    rows = {"safety": str(study.data / "safety.jsonl"), "lookalikes": "builtin"}
-    for kind, source in rows.items():
-        out = study.data / OWN_FILES[kind]
-        if out.exists():
-            continue
-        command = [sys.executable, "-m", "safemix.cli.app", "answer", "--model", str(study.start)]
-        command += [f"--{kind}", source, "--out", str(out), "--batch-size", "64"]
-        command += ["--max-new-tokens", str(study.size.tokens)]
-        _call(command, study.work / f"own_{kind}.log")
 
 
 def train_and_evaluate(study: Study, cell: Cell) -> dict[str, Any]:

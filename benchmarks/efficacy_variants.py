@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from efficacy_cells import DATA, DEFAULT_RATIO, OWN, OWN_FILES, Cell, merged
+from efficacy_cells import DATA, DEFAULT_RATIO, Cell, merged
 
 
 def _mitigation(**options: Any) -> dict[str, Any]:
@@ -18,7 +18,9 @@ def _first(weight: float) -> dict[str, Any]:
 
 # Everything that is or may be a default is switched off, so that each lever is seen alone.
 OFF: Final[Mapping[str, Any]] = merged(
-    _mitigation(lookalikes=0, plain_share=0.0, wrapper_share=0.0, answer_design="text"),
+    _mitigation(
+        lookalikes=0, plain_share=0.0, wrapper_share=0.0, answers="given", answer_design="text"
+    ),
     {"safety": {"first_tokens": False}},
 )
 # With the values of the defaults, so that what each part of them does can be told apart.
@@ -55,15 +57,13 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "anchor_300": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 300.0}}},
     "default_anchor": {"safety": {"anchor": {"count": 8, "weight": 50.0}}},
     # Answers of the model's own in safety rows and look-alikes, a little more weight on the latter.
-    OWN: merged(
-        {"safety": {"file": f"{DATA}/{OWN_FILES['safety']}"}},
+    "own": merged(
+        {"cache_dir": f"{DATA}/cache"},  # the model is asked once for all cells
         _mitigation(
+            answers={"max_new_tokens": 64, "batch_size": 64},
             plain_share=0.1,
             wrapper_share=0.3,
-            lookalikes={
-                "file": f"{DATA}/{OWN_FILES['lookalikes']}",
-                "first_tokens": {"count": 8, "weight": 7.0},
-            },
+            lookalikes={"first_tokens": {"count": 8, "weight": 7.0}},
         ),
     ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),

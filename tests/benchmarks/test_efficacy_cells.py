@@ -36,6 +36,7 @@ MATRICES = {"small": small_matrix, "full": full_matrix, "variants": lambda: vari
 # What a variant changes in a run's settings beside `bare`, and nothing else.
 PARTS = {"mitigation.plain_share", "mitigation.wrapper_share"}
 FIRST, LOOKALIKES = "safety.first_tokens", "mitigation.lookalikes"
+ANSWERS = "mitigation.answers"
 ANCHOR = "safety.anchor"
 LEVERS = {
     "bare": set(),
@@ -63,7 +64,7 @@ LEVERS = {
     "default_option": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "anchor": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
     "anchor_300": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
-    "own": {LOOKALIKES, *PARTS, FIRST, "safety.file", "mitigation.answer_design"},
+    "own": {LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir", "mitigation.answer_design"},
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
@@ -169,12 +170,12 @@ def test_the_controller_moves_the_ratio_of_the_default() -> None:
     assert (read.evaluation.margin, read.evaluation.every_margin) == ("odds", True)
 
 
-def test_own_answers_are_read_from_the_studys_data() -> None:
+def test_the_model_is_asked_once_for_all_cells() -> None:
     for cell in variant_cells(["own"]):
         made = settings(cell)
         read = parse_settings(made)
-        assert made["safety"] == {"file": "data/own_safety.jsonl", "non_refusals": "drop"}
-        assert read.mitigation.lookalikes.file == "data/own_lookalikes.jsonl"
+        assert read.cache_dir == "data/cache"
+        assert read.mitigation.answers.max_new_tokens == SMALL.tokens
         assert (read.mitigation.plain_share, read.mitigation.wrapper_share) == (0.1, 0.3)
         weights = {"safety": FirstTokens(8, 5.0), "lookalikes": FirstTokens(8, 7.0)}
         assert first_tokens_of(read) == weights

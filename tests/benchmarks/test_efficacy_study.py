@@ -29,14 +29,12 @@ class Runs:
     Attributes:
         trained: output folders of the runs.
         evaluated: models that were evaluated.
-        answered: the rows that got answers of the model's own: their option and its value.
         fails: text in the name of a run that ends with an error.
     """
 
     def __init__(self) -> None:
         self.trained: list[Path] = []
         self.evaluated: list[Path] = []
-        self.answered: list[tuple[str, str]] = []
         self.fails = "nothing at all"
 
     def __call__(self, command: Sequence[str], log: Path) -> None:
@@ -44,17 +42,7 @@ class Runs:
         log.write_text("what it printed\nsafemix: error: out of memory\n", "utf-8")
         if self.fails in str(log):
             raise efficacy_run.RunFailedError(f"exit code 1, see {log}: out of memory")
-        if "answer" in command:
-            self._answer(command)
-        else:
-            self._evaluate(command) if "eval" in command else self._train(command)
-
-    def _answer(self, command: Sequence[str]) -> None:
-        given = dict(pairwise(command))
-        assert Path(given["--model"]).is_dir(), "it answers once it is aligned"
-        kind = "--safety" if "--safety" in given else "--lookalikes"
-        self.answered.append((kind, given[kind]))
-        Path(given["--out"]).write_text("{}\n", "utf-8")
+        self._evaluate(command) if "eval" in command else self._train(command)
 
     def _train(self, command: Sequence[str]) -> None:
         tree = yaml.safe_load(Path(command[-1]).read_text("utf-8"))
@@ -221,19 +209,6 @@ def test_variants_go_in_the_place_of_the_matrix(study: Study, runs: Runs, tmp_pa
     cells = {name for name in names(tmp_path / "results") if name.endswith("-s0")}
     variants = ("bare", "default")
     assert cells == {f"{p}-paraphrase-10pct-{v}-s0" for p in PLACES for v in variants}
-    assert runs.answered == []
-
-
-def test_the_aligned_model_gives_its_own_answers_once(
-    study: Study, runs: Runs, tmp_path: Path
-) -> None:
-    assert study("--no-report", "--variants", "own") == 0
-    assert study("--no-report", "--variants", "own", "default") == 0
-    safety, lookalikes = runs.answered
-    assert safety[0] == "--safety" and Path(safety[1]).name == "safety.jsonl"
-    assert lookalikes == ("--lookalikes", "builtin")
-    cells = {name for name in names(tmp_path / "results") if name.endswith("-own-s0")}
-    assert cells == {f"{place}-paraphrase-10pct-own-s0" for place in PLACES}
 
 
 @pytest.mark.parametrize(
