@@ -23,9 +23,9 @@ check mypy
 if (($#)); then
   check pytest "$@"
 else
-  # Jobs of several processes take all cores, so they run one after the other.
   check pytest -m "not slow" -n "$(nproc)" --dist loadfile
-  check pytest -m slow --durations 15
+  # Two at a time on any machine: a job has processes of its own, and starting them takes one core.
+  check pytest -m slow -n 2 --dist loadfile --durations 15
 fi
 if ((${#failed[@]})); then
   die "not good: ${failed[*]}"
