@@ -19,7 +19,12 @@ def _first(weight: float) -> dict[str, Any]:
 # Everything that is or may be a default is switched off, so that each lever is seen alone.
 OFF: Final[Mapping[str, Any]] = merged(
     _mitigation(
-        lookalikes=0, plain_share=0.0, wrapper_share=0.0, answers="given", answer_design="text"
+        lookalikes=0,
+        plain_share=0.0,
+        wrapper_share=0.0,
+        answers="given",
+        logit_adjustment=0.0,
+        answer_design="text",
     ),
     {"safety": {"first_tokens": False}},
 )
@@ -64,6 +69,15 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
             plain_share=0.1,
             wrapper_share=0.3,
             lookalikes={"first_tokens": {"count": 8, "weight": 7.0}},
+        ),
+    ),
+    # More of the look-alikes, most of them in the task's layout, and refusals less ready.
+    "adjusted": merged(
+        {"cache_dir": f"{DATA}/cache"},
+        _mitigation(
+            answers={"max_new_tokens": 64, "batch_size": 64},
+            lookalikes={"share": 0.15, "plain_share": 0.08, "wrapper_share": 0.22},
+            logit_adjustment=0.5,
         ),
     ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),

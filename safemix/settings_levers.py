@@ -124,9 +124,16 @@ class LookalikesSettings(SettingsTree):
 
 
 class LookalikesKey(SettingsTree):
-    """The keys `lookalikes` and `answers`, for the mitigations that have them."""
+    """The keys of look-alikes and answers, for the mitigations that have them."""
 
     answers: AnswersKey = None
+    logit_adjustment: float = Field(
+        0.0,
+        ge=-10,
+        le=10,
+        description="nats by which tokens that begin refusals are raised while first tokens are "
+        "trained: above 0 the trained model refuses less readily",
+    )
     lookalikes: LookalikesSettings | None = Field(
         None, description="benign look-alikes: a share of all rows, or {share, file}; null: none"
     )

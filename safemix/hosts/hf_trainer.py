@@ -15,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from safemix.errors import CheckpointError, HostError
 from safemix.hosts import resume
+from safemix.hosts.adjustment import LogitAdjustment
 from safemix.hosts.anchor import AnchorTable
 from safemix.hosts.guard import MixtureGuard
 from safemix.hosts.hf_arguments import check_arguments
@@ -92,6 +93,8 @@ class SafeMixTrainer(Trainer):
         self._weights = TokenWeights(plan.sources, first_tokens or {})
         self.anchor: AnchorTable | None = None
         """Keeps the first tokens of some rows near the model before training; set it any time."""
+        self.adjustment: LogitAdjustment | None = None
+        """Changes how readily the trained model refuses; set it before training."""
         self._row: torch.Tensor | None = None
         super().__init__(**kwargs)
         self.plan = plan
@@ -187,7 +190,10 @@ class SafeMixTrainer(Trainer):
         total = losses.sum()
         if self._source is not None and losses.requires_grad:
             added, nats = self._anchored(outputs["logits"], labels, self._source)
-            total = self._measured(losses, labels, self._source, nats).sum() + added
+            weights = self._measured(losses, labels, self._source, nats)
+            if self.adjustment is not None:
+                losses = self.adjustment(losses, outputs["logits"], labels, self._source)
+            total = (losses * weights).sum() + added
         if num_items_in_batch is None:
             num_items_in_batch = (labels[:, 1:] != IGNORED).sum().clamp(min=1)
         loss = total / torch.as_tensor(num_items_in_batch, device=total.device)
@@ -205,16 +211,16 @@ class SafeMixTrainer(Trainer):
         source: torch.Tensor,
         more: dict[str, torch.Tensor],
     ) -> torch.Tensor:
-        """Note the losses of a training batch as they are; returns them with their weights."""
-        weights = self._weights
+        """Note the losses of a training batch as they are; returns their weights."""
+        weights, factors = self._weights, losses.new_ones(())
         sums = sums_by_source(losses, labels, source, len(self.plan.sources))
         if weights.weighted:
             first = weights.first(labels.to(losses.device), source)
             more = more | first_token_sums(losses, first, source, weights)
-            losses = losses * weights.of(first, source)
+            factors = weights.of(first, source)
         self.meter.add(sums, inputs=self._input_tokens, wait_s=self._wait_s, **more)
         self._wait_s = 0.0
-        return losses
+        return factors
 
     def _anchored(
         self, logits: torch.Tensor, labels: torch.Tensor, source: torch.Tensor

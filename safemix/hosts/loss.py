@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from safemix.hosts import collective
+from safemix.hosts.adjustment import LogitAdjustment
 from safemix.loading.weights import TokenWeights
 
 IGNORED = -100
@@ -41,6 +42,7 @@ def weighted_loss(
     weights: TokenWeights,
     *,
     items: Tensor | float | None = None,
+    adjustment: LogitAdjustment | None = None,
 ) -> Tensor:
     """Loss of a batch with more weight on the first tokens of some answers.
 
@@ -57,6 +59,7 @@ def weighted_loss(
         items: what the sum is divided by: `mean_items` of the step where the loop's ranks or micro
             steps hold unequal numbers of trained tokens; default the trained tokens of this batch,
             which is what `model(**batch).loss` does.
+        adjustment: changes how readily the trained model refuses; None for none.
 
     Returns:
         float32 scalar.
@@ -69,6 +72,8 @@ def weighted_loss(
         >>> loss = weighted_loss(logits, batch["labels"], origin.source, weights)
     """
     losses = token_losses(logits, labels)
+    if adjustment is not None:
+        losses = adjustment(losses, logits, labels, source)
     total = (losses * weights(labels, source).to(losses.device)).sum()
     if items is None:
         items = (labels[:, 1:] != IGNORED).sum().clamp(min=1)

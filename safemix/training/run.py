@@ -30,6 +30,7 @@ from safemix.mixture import MixturePlan
 from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
+from safemix.training.adjustment import adjustment_line, adjustment_of
 from safemix.training.anchor import add_anchor
 from safemix.training.arguments import training_arguments
 from safemix.training.averaging import AVERAGED, average_decay, averaging
@@ -117,7 +118,8 @@ def run(
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
     lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
     notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]
-    notes += [*mixture.notes, *measuring.notes]
+    adjustment = adjustment_of(settings, mixture.dataset, mixture.plan)
+    notes += [*adjustment_line(adjustment, tokenizer), *mixture.notes, *measuring.notes]
 
     def prepare_folder() -> None:
         _prepare_folder(settings, output_dir, checkpoint)
@@ -127,6 +129,7 @@ def run(
     for note in notes:
         say(note)
     trainer = _trainer(settings, arguments, mixture, checkpoint, model=model, tokenizer=tokenizer)
+    trainer.adjustment = adjustment
     add_anchor(trainer, settings, mixture.plan, checkpoint)
     for callback in callbacks:
         trainer.add_callback(callback)

@@ -65,6 +65,10 @@ LEVERS = {
     "anchor": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
     "anchor_300": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
     "own": {LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir", "mitigation.answer_design"},
+    "adjusted": {
+        *(LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir"),
+        *("mitigation.logit_adjustment", "mitigation.answer_design"),
+    },
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 

@@ -51,6 +51,7 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
             "name": "base",
             "answers": {"max_new_tokens": 48},
             "lookalikes": {"share": 0.25, "limit": 12},
+            "logit_adjustment": 0.5,
         },
     }
     first = ended(job(write_config(tmp_path, **wanted), processes=2))
@@ -59,6 +60,7 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
     notes = (run / "notes.txt").read_text("utf-8")
     assert "safety: 40 of 40 rows have the model's own answer" in notes
     assert "lookalikes:   12 keep the one they came with: the model refuses" in notes
+    assert "logit_adjustment: 'I' at the beginning of an answer are raised by 0.5" in notes
     made = next((run / ".cache").glob("own-safety-*.jsonl")).read_text("utf-8").splitlines()
     assert {json.loads(line)["messages"][-1]["content"] for line in made} == {REFUSAL}
     # They are likely to it from the first step on, which answers of others are not.
