@@ -195,7 +195,8 @@ def _write_here(files: Mapping[str, str], made: Mapping[str, tuple[str, list[str
         path = Path(files[kind])
         if not path.exists() or path.read_text("utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_jsonl(path, map(json.loads, text.splitlines()))
+            # By line feeds alone: an answer may hold other characters that end a line.
+            write_jsonl(path, map(json.loads, text.removesuffix("\n").split("\n")))
 
 
 def _from_files(settings: Settings, files: Mapping[str, str]) -> Settings:

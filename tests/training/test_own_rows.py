@@ -17,7 +17,7 @@ from safemix.rows.read import read_source
 from safemix.settings import Settings, parse_settings
 from safemix.settings_levers import AnswersSettings
 from safemix.training.arguments import training_arguments
-from safemix.training.own_rows import Answered, with_own_answers
+from safemix.training.own_rows import Answered, _write_here, with_own_answers
 
 REFUSAL = "I'm sorry, but I can't help with that."
 HELP = "Plug it into the wall. Then wait an hour."
@@ -177,6 +177,18 @@ def test_runs_with_one_cache_ask_once(speaker: Speaker) -> None:
     assert len(speaker.asked) == 4
     assert found[0].settings.safety == found[1].settings.safety
     assert Path("kept/.answers.lock").exists()
+
+
+def test_another_machine_gets_the_rows_that_rank_0_has(tmp_path: Path) -> None:
+    rows = [{"text": "one\u2028line"}, {"text": "another"}]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    there = tmp_path / "new" / "own.jsonl"
+    for _ in range(2):
+        _write_here({"safety": str(there)}, {"safety": (text, [])})
+        assert there.read_text("utf-8") == text
+    there.write_text("of an earlier model\n", "utf-8")
+    _write_here({"safety": str(there)}, {"safety": (text, [])})
+    assert there.read_text("utf-8") == text
 
 
 def test_the_model_that_is_asked_is_whole_under_zero_3(speaker: Speaker) -> None:
