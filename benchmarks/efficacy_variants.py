@@ -80,6 +80,17 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
             logit_adjustment=0.5,
         ),
     ),
+    # Twice as many look-alikes, and in each dress refusals as ready as the aligned model's.
+    "auto": merged(
+        {"cache_dir": f"{DATA}/cache", "evaluation": {"probe_every": 5}},
+        _mitigation(
+            answers={"max_new_tokens": 64, "batch_size": 64},
+            plain_share=0.1,
+            wrapper_share=0.3,
+            lookalikes={"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.25},
+            logit_adjustment="auto",
+        ),
+    ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {

@@ -127,12 +127,11 @@ class LookalikesKey(SettingsTree):
     """The keys of look-alikes and answers, for the mitigations that have them."""
 
     answers: AnswersKey = None
-    logit_adjustment: float = Field(
+    logit_adjustment: Annotated[float, Field(ge=-10, le=10)] | Literal["auto"] = Field(
         0.0,
-        ge=-10,
-        le=10,
         description="nats by which tokens that begin refusals are raised while first tokens are "
-        "trained: above 0 the trained model refuses less readily",
+        "trained: above 0 the trained model refuses less readily; auto: in each dress as much as "
+        "keeps it about as ready as before training",
     )
     lookalikes: LookalikesSettings | None = Field(
         None, description="benign look-alikes: a share of all rows, or {share, file}; null: none"

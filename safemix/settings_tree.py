@@ -252,6 +252,11 @@ class Settings(SettingsTree):
             raise ValueError(
                 "sources.lookalikes: mitigation.lookalikes makes a source of that name"
             )
+        if getattr(self.mitigation, "logit_adjustment", 0) == "auto" and not self.evaluation.probes:
+            raise ValueError(
+                "mitigation.logit_adjustment: auto goes by what evaluation.probe_every reads, "
+                "which is 0: set it to auto or a number of steps, or give a number of nats"
+            )
         if self.granularity == "batch" and self.ratio_of == "tokens":
             raise ValueError("ratio_of: tokens needs granularity: row")
         for key, ratio in [("ratio", self.ratio)] + [

@@ -40,6 +40,7 @@ class RefusalProbe:
         layout: "packed", "rows", or None to take packed where the model heeds its mask.
         max_tokens: most tokens of a forward pass on one rank, padding included.
         every_way: the metrics have the margins by the other aggregates too.
+        first: tokens that begin refusals, int64[K]: the gaps are read too; None for none.
 
     Raises:
         SettingsError: if there is no prompt.
@@ -57,6 +58,7 @@ class RefusalProbe:
         layout: Layout | None = None,
         max_tokens: int = _MAX_TOKENS,
         every_way: bool = False,
+        first: Tensor | None = None,
     ) -> None:
         if aggregate not in get_args(Aggregate):
             legal = ", ".join(get_args(Aggregate))
@@ -73,6 +75,7 @@ class RefusalProbe:
         ]
         self._shape = Shape.of(self._items)
         self._aggregate: Aggregate = aggregate
+        self._first = first
         self._pad, self._max_tokens, self._every_way = pad_id(tokenizer), max_tokens, every_way
 
     @property
@@ -114,15 +117,16 @@ class RefusalProbe:
         return "packed" if gap.item() < _ALIKE else "rows"
 
     def _table(self, model: Any, layout: Layout) -> Tensor:
-        """Log-probabilities of all openers' tokens, float64[items, openers, tokens]."""
+        """What `score` gives, of all items, float64."""
+        width = self._shape.openers + (self._first is not None)
         ranks = collective.size()
         rank = dist.get_rank() if ranks > 1 else 0
-        table = torch.zeros(len(self._items), self._shape.openers, self._shape.tokens).double()
+        table = torch.zeros(len(self._items), width, self._shape.tokens).double()
         for batch in waves(self._lengths(layout), ranks, self._max_tokens):
             mine = batch[rank::ranks]
             items = [self._items[number] for number in mine]
             # A number that stands for padding is written by its first rank alone, below.
-            found = score(model, items, self._shape, layout, self._pad).double()
+            found = score(model, items, self._shape, layout, self._pad, first=self._first).double()
             own = [n for n, number in enumerate(mine) if batch.index(number) % ranks == rank]
             table[[mine[n] for n in own]] = found[own]
         if ranks > 1:
@@ -142,11 +146,14 @@ class RefusalProbe:
         found: list[GroupReading] = []
         values, items = iter(table.tolist()), iter(self._items)
         for group in self.groups:
-            refusing, complying = [], []
+            refusing, complying, gaps = [], [], list[float]()
             for _ in group.chats:
                 item, rows = next(items), next(values)
+                if self._first is not None:
+                    gaps.append(rows[-1][0])
                 cut = [tuple(r[: len(o)]) for r, o in zip(rows, item.openers, strict=False)]
                 refusing.append(tuple(cut[: item.refusing]))
                 complying.append(tuple(cut[item.refusing :]))
-            found.append(GroupReading(group, tuple(refusing), tuple(complying)))
+            read = GroupReading(group, tuple(refusing), tuple(complying), tuple(gaps))
+            found.append(read)
         return ProbeReading(tuple(found), self._aggregate, self._every_way)

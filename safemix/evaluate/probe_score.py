@@ -84,8 +84,16 @@ def quiet(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def score(model: Any, items: Sequence[ProbeItem], shape: Shape, layout: Layout, pad: int) -> Tensor:
-    """Log-probability of each token of each opener.
+def score(
+    model: Any,
+    items: Sequence[ProbeItem],
+    shape: Shape,
+    layout: Layout,
+    pad: int,
+    *,
+    first: Tensor | None = None,
+) -> Tensor:
+    """Log-probability of each token of each opener, and the gap of each prompt.
 
     Args:
         model: in eval mode, see `quiet`; under ZeRO-3 all ranks call it alike.
@@ -93,9 +101,12 @@ def score(model: Any, items: Sequence[ProbeItem], shape: Shape, layout: Layout, 
         shape: widths of the result.
         layout: how they are laid out.
         pad: token id to pad with.
+        first: tokens that begin refusals, int64[K], for the gap; None for no gap.
 
     Returns:
         float32[len(items), shape.openers, shape.tokens], on the CPU; 0 where there is no token.
+        With `first` one opener more, which has the gap alone: the largest logit of `first` less
+        the largest of all others, where the answer begins.
     """
     device = _device(model)
     batch = _packed(items, pad) if layout == "packed" else _rows(items, pad)
@@ -110,9 +121,18 @@ def score(model: Any, items: Sequence[ProbeItem], shape: Shape, layout: Layout, 
     chosen = logits[batch.at.to(device), batch.place.to(device)].float()
     token = batch.token.to(device)[:, None]
     found = chosen.gather(1, token)[:, 0] - chosen.logsumexp(1)
-    result = torch.zeros(len(items), shape.openers, shape.tokens)
+    result = torch.zeros(len(items), shape.openers + (first is not None), shape.tokens)
     result[batch.slot.unbind(1)] = found.cpu()
+    if first is not None:
+        begins = (batch.slot[:, 1] == 0) & (batch.slot[:, 2] == 0)
+        result[batch.slot[begins, 0], -1, 0] = _gaps(chosen[begins.to(device)], first.to(device))
     return result
+
+
+def _gaps(logits: Tensor, first: Tensor) -> Tensor:
+    """Largest logit of some tokens less the largest of the others, float32[N], on the CPU."""
+    others = logits.index_fill(1, first, -torch.inf)
+    return (logits[:, first].amax(1) - others.amax(1)).cpu()
 
 
 def _device(model: Any) -> torch.device:

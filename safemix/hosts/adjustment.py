@@ -16,8 +16,8 @@ asked: how well it tells one request from another stays. The form is that of Men
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -33,21 +33,32 @@ __all__ = ["LogitAdjustment", "first_trained", "refusing_tokens"]
 _LEAST_SHARE: Final = 0.01
 
 
-@dataclass(frozen=True)
+@dataclass
 class LogitAdjustment:
     """Raises the logits of some tokens while the first token of an answer is trained.
 
     Attributes:
-        amount: d, in nats; above 0 the trained model refuses less readily.
         tokens: those that begin refusals, int64[K].
         sources: numbers of the sources whose rows are meant, int64[S].
+        amounts: d, in nats, float32[D]: one for all rows, or one for each dress; above 0 the
+            trained model refuses less readily. May be changed between steps.
+        dresses: number of a source -> int64[rows]: which of `amounts` each of its rows has; the
+            first one where a source is not named.
     """
 
-    amount: float
     tokens: Tensor
     sources: Tensor
+    amounts: Tensor
+    dresses: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def __call__(self, losses: Tensor, logits: Tensor, labels: Tensor, source: Tensor) -> Tensor:
+    def __call__(
+        self,
+        losses: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        source: Tensor,
+        row: Tensor | None = None,
+    ) -> Tensor:
         """The losses with those of first tokens replaced.
 
         Args:
@@ -55,19 +66,32 @@ class LogitAdjustment:
             logits: float[B, L, V].
             labels: int64[B, L].
             source: number of each row's source, int64[B].
+            row: number of each row within its source, int64[B]; needed with `dresses`.
 
         Returns:
             float32[B, L].
         """
         device = logits.device
-        meant = torch.isin(source.to(device), self.sources.to(device))
-        where = (answer_places(labels.to(device)) == 0) & meant[:, None]
+        labels, source = labels.to(device), source.to(device)
+        meant = torch.isin(source, self.sources.to(device))
+        where = (answer_places(labels) == 0) & meant[:, None]
         chosen = logits[where].float()
         raised = torch.zeros(chosen.shape[-1], device=device)
-        raised[self.tokens.to(device)] = self.amount
-        targets = F.pad(labels.to(device), (0, 1), value=IGNORE)[:, 1:][where]
-        adjusted = F.cross_entropy(chosen + raised, targets, reduction="none")
+        raised[self.tokens.to(device)] = 1
+        amounts = self._of_rows(source, row)[where.nonzero()[:, 0]]
+        targets = F.pad(labels, (0, 1), value=IGNORE)[:, 1:][where]
+        adjusted = F.cross_entropy(chosen + amounts[:, None] * raised, targets, reduction="none")
         return losses.masked_scatter(where, adjusted)
+
+    def _of_rows(self, source: Tensor, row: Tensor | None) -> Tensor:
+        """The amount of each row of a batch, float32[B]."""
+        which = torch.zeros_like(source)
+        if row is not None:
+            row = row.to(source.device)
+            for number, dress in self.dresses.items():
+                mine = source == number
+                which[mine] = dress.to(source.device)[row[mine]]
+        return self.amounts.to(source.device)[which]
 
 
 def first_trained(labels: Iterable[int]) -> int | None:

@@ -51,7 +51,9 @@ def dresses(settings: Settings) -> tuple[str, ...]:
         return tuple(settings.evaluation.dress)
     prompting = settings.task.prompting
     if prompting is not None and prompting.strategy != "benign":
-        return ("plain", prompting.strategy)
+        # What each dress needs is found out in that dress.
+        each = getattr(settings.mitigation, "logit_adjustment", 0) == "auto"
+        return ("plain", prompting.strategy, *(("styled",) if each else ()))
     return ("plain", "styled")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
+from torch import Tensor
+
 from safemix.evaluate.probe import RefusalProbe
 from safemix.mitigation.interface import Mitigation
 from safemix.settings import Settings
@@ -23,7 +25,13 @@ _TOKENS: Final = (512, 4096)
 
 
 def measuring_of(
-    settings: Settings, tokenizer: Any, mitigation: Mitigation, secret: str | None, mixture: Mixture
+    settings: Settings,
+    tokenizer: Any,
+    mitigation: Mitigation,
+    secret: str | None,
+    mixture: Mixture,
+    *,
+    first: Tensor | None = None,
 ) -> Measuring:
     """What the settings ask to measure; all ranks call it.
 
@@ -33,6 +41,7 @@ def measuring_of(
         mitigation: says what goes before the system prompt.
         secret: its secret prompt.
         mixture: tells how long the rows are.
+        first: tokens that begin refusals, int64[K], for the gaps; None reads none.
 
     Raises:
         SafemixError: for a prompt set, dress or judge that cannot be used.
@@ -50,6 +59,7 @@ def measuring_of(
             max_length=settings.max_length,
             aggregate=wanted.margin,
             every_way=wanted.every_margin,
+            first=first,
             max_tokens=min(high, max(low, settings.micro_batch_size * settings.max_length)),
         )
         every = probe_interval(settings, probe.tokens, mean_row_tokens(mixture.dataset))

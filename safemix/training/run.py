@@ -30,7 +30,7 @@ from safemix.mixture import MixturePlan
 from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
-from safemix.training.adjustment import adjustment_line, adjustment_of
+from safemix.training.adjustment import adjustment_control, adjustment_line, adjustment_of
 from safemix.training.anchor import add_anchor
 from safemix.training.arguments import training_arguments
 from safemix.training.averaging import AVERAGED, average_decay, averaging
@@ -113,13 +113,15 @@ def run(
         return
     if arguments.use_cpu and settings.ds_config is not None:
         skip_shared_memory_op()
-    measuring = measuring_of(settings, tokenizer, mitigation, secret, mixture)
+    adjustment = adjustment_of(settings, mixture)
+    adjusting = adjustment_control(settings, adjustment, checkpoint)
+    first = None if adjusting is None or adjustment is None else adjustment.tokens
+    measuring = measuring_of(settings, tokenizer, mitigation, secret, mixture, first=first)
     model = load_model(settings, model_path)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
     lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
     notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]
-    adjustment = adjustment_of(settings, mixture.dataset, mixture.plan)
-    notes += [*adjustment_line(adjustment, tokenizer), *mixture.notes, *measuring.notes]
+    notes += [*adjustment_line(settings, adjustment, tokenizer), *mixture.notes, *measuring.notes]
 
     def prepare_folder() -> None:
         _prepare_folder(settings, output_dir, checkpoint)
@@ -133,6 +135,9 @@ def run(
     add_anchor(trainer, settings, mixture.plan, checkpoint)
     for callback in callbacks:
         trainer.add_callback(callback)
+    if adjusting is not None:
+        trainer.add_callback(adjusting)
+        observers = [adjusting.observe, *observers]
     if controller is not None:
         controller.follow(trainer)
         observers = [controller.observe, *observers]

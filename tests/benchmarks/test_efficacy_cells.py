@@ -69,6 +69,10 @@ LEVERS = {
         *(LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir"),
         *("mitigation.logit_adjustment", "mitigation.answer_design"),
     },
+    "auto": {
+        *(LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir", "evaluation.probe_every"),
+        *("mitigation.logit_adjustment", "mitigation.answer_design"),
+    },
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -101,6 +102,31 @@ def test_margins_are_those_of_a_plain_loop(model: Any, tokenizer: Any, layout: A
             for name, rule in rules.items():
                 expected = rule(refuse) - rule(comply)
                 assert found.margins(name)[number] == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("layout", ["packed", "rows"])
+def test_gaps_are_those_of_the_logits_where_the_answer_begins(
+    model: Any, tokenizer: Any, layout: Any
+) -> None:
+    first = torch.tensor([40, 300])
+    reading = RefusalProbe(groups(), tokenizer, layout=layout, first=first).measure(model)
+    without = RefusalProbe(groups(), tokenizer, layout=layout).measure(model)
+    for read, plain in zip(reading.groups, without.groups, strict=True):
+        assert (read.refusing, read.complying) == (plain.refusing, plain.complying)
+        assert plain.gaps == ()
+        for chat, gap in zip(read.group.chats, read.gaps, strict=True):
+            ids = tokenizer.apply_chat_template(
+                [dict(turn) for turn in chat], add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+            refusing = logits[first].max()
+            logits[first] = -math.inf
+            assert gap == pytest.approx(float(refusing - logits.max()), abs=1e-4)
+    harmful = fmean(reading.groups[0].gaps)
+    assert reading.metrics()["safety/gap/plain"] == pytest.approx(harmful)
+    assert "safety/gap_lookalikes/plain" in reading.metrics()
+    assert not any("gap" in name for name in without.metrics())
 
 
 def test_packed_is_chosen_where_the_mask_is_heeded(model: Any, tokenizer: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs_for_tests import Done, job, losses, rewind, rows_by_step, write_config
+from jobs_for_tests import Done, job, metrics, rewind, rows_by_step, write_config
 
 from safemix.rows.read import read_source
 from safemix.settings import SourceSettings
@@ -21,6 +21,11 @@ def ended(done: Done) -> Done:
     assert done.code == 0, done.text
     assert "Traceback" not in done.text
     return done
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    """The lines of the steps; the one before them has what is read at the start."""
+    return [line for line in metrics(run) if "train/loss" in line]
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,9 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
             "name": "base",
             "answers": {"max_new_tokens": 48},
             "lookalikes": {"share": 0.25, "limit": 12},
-            "logit_adjustment": 0.5,
+            "logit_adjustment": "auto",
         },
+        "evaluation": {"probe_every": 1, "prompts": 4},
     }
     first = ended(job(write_config(tmp_path, **wanted), processes=2))
     assert first.err.count("is asked about 40 rows of safety and 12 rows of lookalikes") == 1
@@ -60,17 +66,18 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
     notes = (run / "notes.txt").read_text("utf-8")
     assert "safety: 40 of 40 rows have the model's own answer" in notes
     assert "lookalikes:   12 keep the one they came with: the model refuses" in notes
-    assert "logit_adjustment: 'I' at the beginning of an answer are raised by 0.5" in notes
+    assert "logit_adjustment: 'I' at the beginning of an answer are raised by as much" in notes
     made = next((run / ".cache").glob("own-safety-*.jsonl")).read_text("utf-8").splitlines()
     assert {json.loads(line)["messages"][-1]["content"] for line in made} == {REFUSAL}
     # They are likely to it from the first step on, which answers of others are not.
-    _, of_task, of_safety = losses(run)[0]
-    assert of_safety is not None
-    assert of_safety < 0.5 < of_task
+    first_step = steps(run)[0]
+    assert first_step["safety/loss"] < 0.5 < first_step["utility/loss"]
 
     again = rewind(run, tmp_path / "again", 2)
     second = ended(job(write_config(tmp_path, **wanted, output_dir=str(again)), processes=2))
     assert "resuming" in second.err
     assert "is asked about" not in second.err
     assert rows_by_step(again) == rows_by_step(run)
-    assert losses(again) == losses(run)
+    for key in ("train/loss", "safety/gap/plain", "safety/adjustment/plain"):
+        assert [line[key] for line in steps(again)] == [line[key] for line in steps(run)]
+    assert steps(run)[-1]["safety/adjustment/plain"] != 0, "it follows the probe"

@@ -1,0 +1,279 @@
+"""Logit adjustment: the loss by hand, what is learned under it, and which tokens are meant."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from safemix.errors import CheckpointError, DataError, SettingsError
+from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
+from safemix.hosts.loss import token_losses, weighted_loss
+from safemix.loading.dataset import MixedDataset
+from safemix.loading.weights import FirstTokens, TokenWeights
+from safemix.settings import parse_settings
+from safemix.training.adjustment import (
+    AdjustmentControl,
+    adjustment_control,
+    adjustment_line,
+    adjustment_of,
+)
+
+NO = -100
+
+
+def adjustment(amount: float, tokens: list[int], sources: list[int]) -> LogitAdjustment:
+    return LogitAdjustment(torch.tensor(tokens), torch.tensor(sources), torch.tensor([amount]))
+
+
+@pytest.fixture
+def batch() -> Any:
+    """A task row, a safety row with two answers, a look-alike without a trained token."""
+    generator = torch.Generator().manual_seed(0)
+    return SimpleNamespace(
+        logits=torch.randn(3, 6, 9, generator=generator, requires_grad=True),
+        labels=torch.tensor([[NO, NO, 3, 4, 5, NO], [NO, 7, 8, NO, 2, 1], [NO] * 6]),
+        source=torch.tensor([0, 1, 2]),
+    )
+
+
+def test_only_first_tokens_of_the_sources_change_and_by_the_formula(batch: Any) -> None:
+    losses = token_losses(batch.logits, batch.labels)
+    made = adjustment(0.7, [7, 3], [1, 2])(losses, batch.logits, batch.labels, batch.source)
+    changed = (made != losses).nonzero().tolist()
+    assert changed == [[1, 0], [1, 3]], "where the tokens 7 and 2 are predicted"
+    raised = torch.zeros(9)
+    raised[[3, 7]] = 0.7
+    for (row, at), token in zip(changed, (7, 2), strict=True):
+        by_hand = -F.log_softmax(batch.logits[row, at] + raised, 0)[token]
+        assert made[row, at].item() == pytest.approx(by_hand.item(), rel=1e-6)
+
+
+def test_the_gradient_is_that_of_the_raised_logits(batch: Any) -> None:
+    plan = ("task", "safety", "lookalikes")
+    weights = TokenWeights(plan, {"safety": FirstTokens(count=2, weight=5.0)})
+    loss = weighted_loss(
+        batch.logits, batch.labels, batch.source, weights, adjustment=adjustment(0.7, [7], [1])
+    )
+    loss.backward()
+    got, batch.logits.grad = batch.logits.grad, None
+    raised = torch.zeros_like(batch.logits)
+    raised[1, [0, 3], 7] = 0.7
+    weighted_loss(batch.logits + raised, batch.labels, batch.source, weights).backward()
+    assert torch.allclose(got, batch.logits.grad, atol=1e-7)
+    assert got[2].abs().sum() == 0
+
+
+def test_nothing_to_adjust_is_the_loss_as_it_was(batch: Any) -> None:
+    losses = token_losses(batch.logits, batch.labels)
+    for same in (adjustment(0.0, [7], [1]), adjustment(0.7, [7], [2])):
+        assert torch.allclose(same(losses, batch.logits, batch.labels, batch.source), losses)
+
+
+def test_what_is_learned_has_odds_of_refusing_lower_by_exp_of_the_amount() -> None:
+    """Requests of two kinds, each refused in some rows: the optimum is known in closed form."""
+    refused = {0: 0.9, 1: 0.3}  # share of a kind's rows that refuse, which is token 5
+    kinds = torch.arange(2).repeat_interleave(100)
+    answers = [5 if n < 100 * refused[k] else 6 + n % 3 for k in refused for n in range(100)]
+    labels = torch.stack([torch.full((200,), NO), torch.tensor(answers)], 1)
+
+    def odds(amount: float) -> list[float]:
+        table = torch.zeros(2, 9, requires_grad=True)
+        step = torch.optim.LBFGS([table], max_iter=200, tolerance_grad=1e-9)
+
+        def closure() -> torch.Tensor:
+            step.zero_grad()
+            logits = F.pad(table[kinds][:, None], (0, 0, 0, 1))
+            losses = token_losses(logits, labels)
+            source = torch.ones(200, dtype=torch.int64)
+            loss = adjustment(amount, [5], [1])(losses, logits, labels, source).sum()
+            loss.backward()
+            return loss
+
+        step.step(closure)
+        refusing = F.softmax(table.detach(), 1)[:, 5]
+        return (refusing / (1 - refusing)).tolist()
+
+    for plain, adjusted in zip(odds(0.0), odds(0.8), strict=True):
+        assert adjusted / plain == pytest.approx(math.exp(-0.8), rel=1e-2)
+
+
+def test_tokens_that_begin_refusals() -> None:
+    assert refusing_tokens([5] * 97 + [9, 9, 4], [4, 4, 9] + [1] * 97) == [5, 9]
+    assert refusing_tokens([5] * 200 + [9], [1]) == [5], "9 begins less than 1 % of them"
+    assert refusing_tokens([5, 6], [5, 6]) == []
+    assert refusing_tokens([5], []) == [5]
+    assert first_trained([NO, NO]) is None
+
+
+def rows(*first: int) -> list[dict[str, np.ndarray]]:
+    return [
+        {"input_ids": np.array([1, token, 2]), "labels": np.array([NO, token, 2])}
+        for token in first
+    ]
+
+
+def settings(**mitigation: Any) -> Any:
+    tree = {"task": {"builtin": "task"}, "safety": {"builtin": "safety"}, "epochs": 1}
+    return parse_settings(tree | {"mitigation": {"name": "paraphrase", **mitigation}}, "test")
+
+
+def mixture(**sources: Any) -> Any:
+    dresses = {name: np.arange(len(rows)) % 3 for name, rows in sources.items()}
+    plan = SimpleNamespace(sources=tuple(sources))
+    return SimpleNamespace(dataset=MixedDataset(sources), plan=plan, dresses=dresses)
+
+
+def test_a_run_takes_the_tokens_from_its_rows() -> None:
+    data = mixture(task=rows(1), safety=rows(5, 5, 6), lookalikes=rows(6, 6, 7))
+    asked = settings(logit_adjustment=0.5)
+    found = adjustment_of(asked, data)
+    assert found is not None
+    assert (found.tokens.tolist(), found.sources.tolist()) == ([5], [1, 2])
+    assert (found.amounts.tolist(), found.dresses) == ([0.5], {})
+    tokenizer: Any = SimpleNamespace(decode=lambda tokens: f"<{tokens[0]}>")
+    (line,) = adjustment_line(asked, found, tokenizer)
+    assert "'<5>' at the beginning of an answer are raised by 0.5" in line
+    assert "less readily" in line
+    (line,) = adjustment_line(settings(logit_adjustment=-0.5), found, tokenizer)
+    assert "more readily" in line
+
+
+def test_without_look_alikes_the_tasks_answers_are_the_others() -> None:
+    data = mixture(task=rows(5, 5, 1), safety=rows(5, 6), lookalikes=[])
+    found = adjustment_of(settings(logit_adjustment=1, lookalikes=False), data)
+    assert found is not None
+    assert (found.tokens.tolist(), found.sources.tolist()) == ([6], [1])
+
+
+def test_no_adjustment_is_none() -> None:
+    assert adjustment_of(settings(), mixture(task=rows(1), safety=rows(5))) is None
+    assert adjustment_line(settings(), None, None) == ()  # type: ignore[arg-type]
+    none = mixture(task=rows(1), safety=[])
+    assert adjustment_of(settings(logit_adjustment=1), none) is None
+
+
+def test_refusals_that_begin_as_all_answers_do_are_told() -> None:
+    data = mixture(task=rows(1), safety=rows(5, 5), lookalikes=rows(5, 5))
+    with pytest.raises(DataError, match="begin with the same tokens") as error:
+        adjustment_of(settings(logit_adjustment=1), data)
+    assert "\n" not in str(error.value)
+
+
+# ---- auto --------------------------------------------------------------------------------------
+
+
+def test_each_row_has_the_amount_of_its_dress(batch: Any) -> None:
+    made = LogitAdjustment(
+        torch.tensor([7]),
+        torch.tensor([1, 2]),
+        torch.tensor([0.0, 0.7, 2.0]),
+        {1: torch.tensor([2, 1]), 2: torch.tensor([0])},
+    )
+    losses = token_losses(batch.logits, batch.labels)
+    given = losses, batch.logits, batch.labels, batch.source
+    for row, amount in ((0, 2.0), (1, 0.7)):
+        found = made(*given, torch.tensor([5, row, 0]))
+        alike = adjustment(amount, [7], [1])(*given)
+        assert torch.allclose(found, alike)
+
+
+def auto(state: Any = None) -> tuple[LogitAdjustment, AdjustmentControl]:
+    data = mixture(task=rows(1), safety=rows(5, 5), lookalikes=rows(6, 7, 8))
+    asked = settings(logit_adjustment="auto")
+    made = adjustment_of(asked, data)
+    assert made is not None
+    assert made.amounts.tolist() == [0, 0, 0]
+    assert {n: d.tolist() for n, d in made.dresses.items()} == {1: [0, 1], 2: [0, 1, 2]}
+    assert "as ready to refuse as it was" in adjustment_line(asked, made, _Words())[0]
+    names = (("plain",), ("autoif", "styled"), ("styled", "autoif"))
+    return made, AdjustmentControl(made, names, state)
+
+
+class _Words:
+    def decode(self, tokens: list[int]) -> str:
+        return str(tokens)
+
+
+def gaps(**dresses: tuple[float | None, float | None]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {"safety/margin/plain": 9.0}
+    for dress, (harmful, lookalikes) in dresses.items():
+        found[f"safety/gap/{dress}"] = harmful
+        found[f"safety/gap_lookalikes/{dress}"] = lookalikes
+    return found
+
+
+def test_auto_moves_each_dress_towards_where_it_was() -> None:
+    made, control = auto()
+    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
+    assert made.amounts.tolist() == [0, 0, 0], "the first reading says what is to be kept"
+    control.observe(5, {"safety/asr/builtin/plain": 0.5})
+    # Told apart better, and as ready: nothing to do. In the layout readier by 0.4.
+    control.observe(5, gaps(plain=(4.0, -3.0), styled=(2.0, -0.2)))
+    assert made.amounts.tolist() == pytest.approx([0, 0.2, 0.2])
+    control.observe(10, gaps(plain=(-9.0, -9.0), styled=(1.0, 0.0)))
+    assert made.amounts.tolist() == pytest.approx([-0.5, 0.2, 0.2]), "a step is limited"
+    assert control.metrics["safety/adjustment/layout"] == pytest.approx(0.2)
+    for step in range(20):
+        control.observe(step, gaps(plain=(99.0, 99.0), styled=(1.0, 0.0)))
+    assert made.amounts.tolist() == pytest.approx([3.0, 0.2, 0.2]), "and so is the amount"
+
+
+@pytest.mark.parametrize("bad", [math.nan, None, math.inf])
+def test_auto_leaves_alone_what_cannot_be_read(bad: float | None) -> None:
+    made, control = auto()
+    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
+    control.observe(5, gaps(plain=(bad, -1.0), styled=(2.0, 1.0)))
+    assert made.amounts.tolist() == pytest.approx([0.0, 0.5, 0.5])
+
+
+def test_auto_goes_on_from_its_state() -> None:
+    made, control = auto()
+    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
+    control.observe(5, gaps(plain=(2.4, -1.0), styled=(2.0, 1.0)))
+    again, other = auto(json.loads(json.dumps(control.state()["attributes"])))
+    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.1, 0.5, 0.5])
+    for one in (control, other):
+        one.observe(10, gaps(plain=(2.0, -1.0), styled=(1.4, 0.0)))
+    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.1, 0.6, 0.6])
+
+
+def test_auto_needs_the_probe() -> None:
+    with pytest.raises(SettingsError, match=r"auto goes by what evaluation\.probe_every reads"):
+        parse_settings(
+            {
+                "task": {"builtin": "task"},
+                "safety": {"builtin": "safety"},
+                "epochs": 1,
+                "mitigation": {"name": "paraphrase", "logit_adjustment": "auto"},
+                "evaluation": False,
+            },
+            "test",
+        )
+
+
+def checkpoint(folder: Path, callbacks: Any) -> Any:
+    (folder / "trainer_state.json").write_text(json.dumps({"stateful_callbacks": callbacks}))
+    return SimpleNamespace(folder=folder)
+
+
+def test_a_checkpoint_without_its_state_is_told(tmp_path: Path) -> None:
+    made, control = auto()
+    asked = settings(logit_adjustment="auto")
+    saved = checkpoint(tmp_path, {"AdjustmentControl": control.state()})
+    assert adjustment_control(asked, made, saved) is not None
+    assert adjustment_control(settings(logit_adjustment=1), made, saved) is None
+    for callbacks, said in (
+        ({}, "without logit_adjustment: auto"),
+        ({"AdjustmentControl": 3}, "damaged"),
+    ):
+        with pytest.raises(CheckpointError, match=said) as error:
+            adjustment_control(asked, made, checkpoint(tmp_path, callbacks))
+        assert "\n" not in str(error.value)
