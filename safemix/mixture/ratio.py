@@ -236,7 +236,26 @@ def _share(value: Any, name: str) -> Fraction:
         raise PlanError(f"{name} {value!r} is no number: use 0.05, '1/20' or a schedule") from None
     if not 0 <= share <= 1:
         raise PlanError(f"{name} {value} is outside [0, 1]: 0.05 means five rows of a hundred")
-    return share.limit_denominator(MAX_DENOMINATOR)
+    return _at_most(share)
+
+
+def _at_most(share: Fraction) -> Fraction:
+    """The share with a denominator that exact arithmetic can live with, never rounded up.
+
+    Shares that fill a batch to the last row must not sum to more than it. Where the nearest
+    fraction is larger, its left neighbour in the Farey sequence is taken: the a/b with the
+    largest b that p/q - a/b = 1/(q b) allows.
+
+    Example:
+        >>> _at_most(Fraction(1, 3))
+        Fraction(1, 3)
+    """
+    near = share.limit_denominator(MAX_DENOMINATOR)
+    if near <= share:
+        return near
+    p, q = near.numerator, near.denominator
+    b = MAX_DENOMINATOR - (MAX_DENOMINATOR - pow(p, -1, q)) % q
+    return Fraction(p * b - 1, q * b)
 
 
 def _schedule_json(kind: str, start: Fraction, end: Fraction, steps: int) -> dict[str, Any]:

@@ -183,6 +183,19 @@ def test_ratio_changes_replay_and_lose_nothing(data, made):
             assert times.min() >= passes - 1
 
 
+@many
+@given(st.integers(1, 10**24), st.integers(1, 10**24))
+def test_awkward_ratios_that_fill_the_batch_are_legal(part, rest):
+    share = Fraction(part, part + rest)
+    plan = MixturePlan({"task": 1, "safety": 1, "more": 1}, {"safety": share, "more": 1 - share}, 8)
+    kept = [plan.ratio(name, 0) for name in ("safety", "more")]
+    for asked, found in zip((share, 1 - share), kept, strict=True):
+        assert 0 <= asked - found <= Fraction(1, 10**9)
+        assert found.denominator <= 10**9
+        assert found == asked or asked.denominator > 10**9
+    assert sum(kept) <= 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data(), plans(least=4))
 def test_many_sources_with_changes_stay_close(data, made):
