@@ -4,11 +4,13 @@ With `auto` the adjustment of each dress follows the probe. Training on safety r
 makes the two easier to tell apart, and moves the line between refusing and answering somewhere:
 in the task's layout, often to where most look-alikes are refused. `auto` holds the line where it
 was: the gap (`evaluate/probe_reading.py`), averaged over harmful prompts and look-alikes, is to
-stay what it was before training. At each reading the adjustment of a dress goes up by
+stay what it was before training. With e = clip(gap now - gap before training, -1, 1) of a dress,
+its adjustment after a reading is
 
-    gain x clip(gap now - gap before training, -1, 1)
+    d = e + 1/4 x (the sum of e over all readings so far),    in nats, within [-3, 3],
 
-nats, within limits: a plain integral controller, whose integral is the adjustment itself.
+a proportional-integral controller. The first term answers at once, and lets go as soon as the line
+is back: training follows some steps behind, and late in a run, at a low learning rate, hardly.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from safemix.training.process import shared
 __all__ = ["AdjustmentControl", "adjustment_control", "adjustment_line", "adjustment_of"]
 
 AUTO: Final = "auto"
-GAIN: Final = 0.5
+PROPORTIONAL: Final = 1.0
+INTEGRAL: Final = 0.25
 LIMIT: Final = 3.0
 # Rows of a source that are looked at: a token that begins 1 % of them is found.
 _ROWS: Final = 4000
@@ -113,6 +116,7 @@ class AdjustmentControl(TrainerCallback, ExportableState):
         self._adjustment, self._names = adjustment, names
         kept = state or {}
         self._before: dict[str, float] = {k: float(v) for k, v in kept.get("before", {}).items()}
+        self._sums = [float(part) for part in kept.get("sums", [0.0] * len(names))]
         if "amounts" in kept:
             self._set([float(amount) for amount in kept["amounts"]])
 
@@ -127,15 +131,21 @@ class AdjustmentControl(TrainerCallback, ExportableState):
         if not self._before:
             self._before = shared(lambda: gaps)
             return
-        self._set(shared(lambda: self._decide(gaps)))
+        errors = shared(lambda: self._errors(gaps))
+        amounts = self._adjustment.amounts.tolist()
+        for place, error in enumerate(errors):
+            if error is not None:
+                self._sums[place] = _within(self._sums[place] + INTEGRAL * error)
+                amounts[place] = _within(PROPORTIONAL * error + self._sums[place])
+        self._set(amounts)
 
-    def _decide(self, gaps: Mapping[str, float]) -> list[float]:
-        found = []
-        for amount, names in zip(self._adjustment.amounts.tolist(), self._names, strict=True):
+    def _errors(self, gaps: Mapping[str, float]) -> list[float | None]:
+        """How much readier to refuse than before, in [-1, 1]; None where it cannot be said."""
+        found: list[float | None] = []
+        for names in self._names:
             name = next((n for n in names if n in gaps and n in self._before), None)
-            error = 0.0 if name is None else gaps[name] - self._before[name]
-            move = GAIN * max(-1.0, min(1.0, error)) if math.isfinite(error) else 0.0
-            found.append(max(-LIMIT, min(LIMIT, amount + move)))
+            error = math.nan if name is None else gaps[name] - self._before[name]
+            found.append(max(-1.0, min(1.0, error)) if math.isfinite(error) else None)
         return found
 
     def _set(self, amounts: Sequence[float]) -> None:
@@ -149,7 +159,8 @@ class AdjustmentControl(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What the Trainer writes into `trainer_state.json`."""
-        kept = {"before": self._before, "amounts": self._adjustment.amounts.tolist()}
+        amounts = self._adjustment.amounts.tolist()
+        kept = {"before": self._before, "sums": self._sums, "amounts": amounts}
         return {"args": {}, "attributes": kept}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -161,6 +172,10 @@ class AdjustmentControl(TrainerCallback, ExportableState):
         logs = kwargs.get("logs") or {}
         if "loss" in logs:
             logs.update(self.metrics)
+
+
+def _within(nats: float) -> float:
+    return max(-LIMIT, min(LIMIT, nats))
 
 
 def _mean_gaps(reading: Mapping[str, float | None]) -> dict[str, float]:

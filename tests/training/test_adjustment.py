@@ -217,13 +217,15 @@ def test_auto_moves_each_dress_towards_where_it_was() -> None:
     control.observe(5, {"safety/asr/builtin/plain": 0.5})
     # Told apart better, and as ready: nothing to do. In the layout readier by 0.4.
     control.observe(5, gaps(plain=(4.0, -3.0), styled=(2.0, -0.2)))
-    assert made.amounts.tolist() == pytest.approx([0, 0.2, 0.2])
+    assert made.amounts.tolist() == pytest.approx([0, 0.5, 0.5])
     control.observe(10, gaps(plain=(-9.0, -9.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist() == pytest.approx([-0.5, 0.2, 0.2]), "a step is limited"
-    assert control.metrics["safety/adjustment/layout"] == pytest.approx(0.2)
+    assert made.amounts.tolist() == pytest.approx([-1.25, 0.1, 0.1]), "far off counts as 1"
+    assert control.metrics["safety/adjustment/layout"] == pytest.approx(0.1)
     for step in range(20):
         control.observe(step, gaps(plain=(99.0, 99.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist() == pytest.approx([3.0, 0.2, 0.2]), "and so is the amount"
+    assert made.amounts.tolist() == pytest.approx([3.0, 0.1, 0.1]), "it has a limit"
+    control.observe(40, gaps(plain=(2.0, -2.0), styled=(1.0, 0.0)))
+    assert made.amounts.tolist()[0] == pytest.approx(3 - 0.25 * 0.5 - 0.5), "the sum has it too"
 
 
 @pytest.mark.parametrize("bad", [math.nan, None, math.inf])
@@ -231,7 +233,7 @@ def test_auto_leaves_alone_what_cannot_be_read(bad: float | None) -> None:
     made, control = auto()
     control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
     control.observe(5, gaps(plain=(bad, -1.0), styled=(2.0, 1.0)))
-    assert made.amounts.tolist() == pytest.approx([0.0, 0.5, 0.5])
+    assert made.amounts.tolist() == pytest.approx([0.0, 1.25, 1.25])
 
 
 def test_auto_goes_on_from_its_state() -> None:
@@ -239,10 +241,10 @@ def test_auto_goes_on_from_its_state() -> None:
     control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
     control.observe(5, gaps(plain=(2.4, -1.0), styled=(2.0, 1.0)))
     again, other = auto(json.loads(json.dumps(control.state()["attributes"])))
-    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.1, 0.5, 0.5])
+    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.25, 1.25, 1.25])
     for one in (control, other):
         one.observe(10, gaps(plain=(2.0, -1.0), styled=(1.4, 0.0)))
-    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.1, 0.6, 0.6])
+    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.05, 0.5, 0.5])
 
 
 def test_auto_needs_the_probe() -> None:
