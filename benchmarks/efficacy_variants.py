@@ -16,6 +16,12 @@ def _first(weight: float) -> dict[str, Any]:
     return {"safety": {"first_tokens": {"count": 8, "weight": weight}}}
 
 
+def _own(**options: Any) -> dict[str, Any]:
+    answers = {"max_new_tokens": 64, "batch_size": 64}
+    made = _mitigation(answers=answers, plain_share=0.1, wrapper_share=0.3, **options)
+    return {"cache_dir": f"{DATA}/cache", **made}  # the aligned model is asked once for all cells
+
+
 # Everything that is or may be a default is switched off, so that each lever is seen alone.
 OFF: Final[Mapping[str, Any]] = merged(
     _mitigation(
@@ -45,6 +51,8 @@ _LEVERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "first_lookalikes": merged(_mitigation(lookalikes=True), _first(5.0)),
     "first_parts": merged(_mitigation(plain_share=0.15, wrapper_share=0.35), _first(5.0)),
 }
+_HEAVIER: Final = {"first_tokens": {"count": 8, "weight": 7.0}}
+_MORE: Final = {"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.25}
 # `default` gives nothing, so it is the mitigation as safemix has it.
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bare": OFF,
@@ -62,34 +70,12 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "anchor_300": {"safety": {"first_tokens": False, "anchor": {"count": 8, "weight": 300.0}}},
     "default_anchor": {"safety": {"anchor": {"count": 8, "weight": 50.0}}},
     # Answers of the model's own in safety rows and look-alikes, a little more weight on the latter.
-    "own": merged(
-        {"cache_dir": f"{DATA}/cache"},  # the model is asked once for all cells
-        _mitigation(
-            answers={"max_new_tokens": 64, "batch_size": 64},
-            plain_share=0.1,
-            wrapper_share=0.3,
-            lookalikes={"first_tokens": {"count": 8, "weight": 7.0}},
-        ),
-    ),
-    # More of the look-alikes, most of them in the task's layout, and refusals less ready.
-    "adjusted": merged(
-        {"cache_dir": f"{DATA}/cache"},
-        _mitigation(
-            answers={"max_new_tokens": 64, "batch_size": 64},
-            lookalikes={"share": 0.15, "plain_share": 0.08, "wrapper_share": 0.22},
-            logit_adjustment=0.5,
-        ),
-    ),
-    # Twice as many look-alikes, and in each dress refusals as ready as the aligned model's.
+    "own": _own(lookalikes=_HEAVIER),
+    "adjusted": _own(lookalikes=_HEAVIER, logit_adjustment=0.7),
+    # Twice as many look-alikes as safety rows; then in each dress as ready to refuse as before.
+    "own_more": _own(lookalikes=_MORE),
     "auto": merged(
-        {"cache_dir": f"{DATA}/cache", "evaluation": {"probe_every": 5}},
-        _mitigation(
-            answers={"max_new_tokens": 64, "batch_size": 64},
-            plain_share=0.1,
-            wrapper_share=0.3,
-            lookalikes={"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.25},
-            logit_adjustment="auto",
-        ),
+        _own(lookalikes=_MORE, logit_adjustment="auto"), {"evaluation": {"probe_every": 5}}
     ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.

@@ -36,8 +36,11 @@ MATRICES = {"small": small_matrix, "full": full_matrix, "variants": lambda: vari
 # What a variant changes in a run's settings beside `bare`, and nothing else.
 PARTS = {"mitigation.plain_share", "mitigation.wrapper_share"}
 FIRST, LOOKALIKES = "safety.first_tokens", "mitigation.lookalikes"
-ANSWERS = "mitigation.answers"
 ANCHOR = "safety.anchor"
+OWN = {
+    *(LOOKALIKES, *PARTS, FIRST, "mitigation.answers", "cache_dir"),
+    "mitigation.answer_design",
+}
 LEVERS = {
     "bare": set(),
     "first_5": {FIRST},
@@ -64,15 +67,10 @@ LEVERS = {
     "default_option": {LOOKALIKES, *PARTS, FIRST, "mitigation.answer_design"},
     "anchor": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
     "anchor_300": {LOOKALIKES, *PARTS, ANCHOR, "mitigation.answer_design"},
-    "own": {LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir", "mitigation.answer_design"},
-    "adjusted": {
-        *(LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir"),
-        *("mitigation.logit_adjustment", "mitigation.answer_design"),
-    },
-    "auto": {
-        *(LOOKALIKES, *PARTS, FIRST, ANSWERS, "cache_dir", "evaluation.probe_every"),
-        *("mitigation.logit_adjustment", "mitigation.answer_design"),
-    },
+    "own": OWN,
+    "own_more": OWN,
+    "adjusted": {*OWN, "mitigation.logit_adjustment"},
+    "auto": {*OWN, "mitigation.logit_adjustment", "evaluation.probe_every"},
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
