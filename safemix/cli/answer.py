@@ -90,7 +90,7 @@ def _answer(job: _Job) -> None:
         lambda: [list(row) for row in each_row(read_source(job.kind, job.source))]
     )
     how = Asking(job.max_new_tokens, job.batch_size, job.backend, job.device)
-    tell = Lines(job.model) if rank() == 0 else _silent
+    tell = Lines(job.model, enabled=rank() == 0)
     made = answer_rows(find_model(job.model), {job.kind: rows}, how, _work(job.out), tell)
     found = made[job.kind]
     on_leader(lambda: _write(job, found))
@@ -110,7 +110,3 @@ def _write(job: _Job, found: OwnAnswers) -> None:
 def _work(out: Path) -> Path:
     """Where answers are kept until the file is whole, so that the same command goes on."""
     return out.with_name(out.name + _WORK)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass

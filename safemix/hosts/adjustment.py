@@ -42,8 +42,8 @@ class LogitAdjustment:
         sources: numbers of the sources whose rows are meant, int64[S].
         amounts: d, in nats, float32[D]: one for all rows, or one for each dress; above 0 the
             trained model refuses less readily. May be changed between steps.
-        dresses: number of a source -> int64[rows]: which of `amounts` each of its rows has; the
-            first one where a source is not named.
+        dresses: number of a source -> int64[D - 1]: where its rows of each amount end and those
+            of the next one begin; a source that is not named has the first amount.
     """
 
     tokens: Tensor
@@ -88,9 +88,9 @@ class LogitAdjustment:
         which = torch.zeros_like(source)
         if row is not None:
             row = row.to(source.device)
-            for number, dress in self.dresses.items():
-                mine = source == number
-                which[mine] = dress.to(source.device)[row[mine]]
+            for number, ends in self.dresses.items():
+                place = torch.bucketize(row, ends.to(row.device), right=True)
+                which = torch.where(source == number, place, which)
         return self.amounts.to(source.device)[which]
 
 

@@ -15,11 +15,8 @@ is back: training follows some steps behind, and late in a run, at a low learnin
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -31,7 +28,7 @@ from safemix.evaluate.probe_reading import GAPS
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.settings import Settings
 from safemix.settings_levers import LOOKALIKES, LookalikesKey
-from safemix.training.checkpoints import Checkpoint
+from safemix.training.checkpoints import TRAINER_STATE, Checkpoint, callback_state
 from safemix.training.data import DRESSES, Mixture
 from safemix.training.process import shared
 
@@ -41,9 +38,9 @@ AUTO: Final = "auto"
 PROPORTIONAL: Final = 1.0
 INTEGRAL: Final = 0.25
 LIMIT: Final = 3.0
-# Rows of a source that are looked at: a token that begins 1 % of them is found.
+# Rows of a source that are looked at, from all over it as its parts stand one after the other: a
+# token that begins 1 % of them is found.
 _ROWS: Final = 4000
-_TRAINER_STATE: Final = "trainer_state.json"
 
 
 def adjustment_of(settings: Settings, mixture: Mixture) -> LogitAdjustment | None:
@@ -70,7 +67,7 @@ def adjustment_of(settings: Settings, mixture: Mixture) -> LogitAdjustment | Non
     tokens, sources = torch.tensor(found), torch.tensor(list(numbers.values()))
     if mitigation.logit_adjustment != AUTO:
         return LogitAdjustment(tokens, sources, torch.tensor([float(mitigation.logit_adjustment)]))
-    dresses = {number: torch.from_numpy(mixture.dresses[name]) for name, number in numbers.items()}
+    dresses = {number: torch.tensor(mixture.dresses[name]) for name, number in numbers.items()}
     return LogitAdjustment(tokens, sources, torch.zeros(len(DRESSES)), dresses)
 
 
@@ -91,7 +88,7 @@ def adjustment_line(
 
 
 def _first_tokens(rows: Any) -> list[int]:
-    labels = (rows[n]["labels"].tolist() for n in islice(range(len(rows)), _ROWS))
+    labels = (rows[n]["labels"].tolist() for n in range(0, len(rows), -(-len(rows) // _ROWS)))
     return [token for token in map(first_trained, labels) if token is not None]
 
 
@@ -206,7 +203,7 @@ def adjustment_control(
     try:
         if checkpoint is None:
             return AdjustmentControl(adjustment, names)
-        saved = _saved(checkpoint.folder)
+        saved = callback_state(checkpoint.folder, AdjustmentControl.__name__)
         if saved is None:
             raise CheckpointError(
                 f"{checkpoint.folder} is of a run without logit_adjustment: auto, and what the "
@@ -215,13 +212,6 @@ def adjustment_control(
         return AdjustmentControl(adjustment, names, saved)
     except (OSError, ValueError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{checkpoint and checkpoint.folder / _TRAINER_STATE}: the state of "
+            f"{checkpoint and checkpoint.folder / TRAINER_STATE}: the state of "
             "logit_adjustment: auto is damaged: use an older checkpoint"
         ) from None
-
-
-def _saved(folder: Path) -> dict[str, Any] | None:
-    """The state that a checkpoint holds; None if its run had no `auto`."""
-    tree = json.loads((folder / _TRAINER_STATE).read_text("utf-8"))
-    own = tree.get("stateful_callbacks", {}).get(AdjustmentControl.__name__)
-    return None if own is None else dict(own["attributes"])

@@ -15,11 +15,14 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from safemix.errors import CheckpointError
 from safemix.hosts.hf_trainer import STATE_FILE
 from safemix.hosts.resume import write_json
+
+TRAINER_STATE: Final = "trainer_state.json"
+"""File of the Trainer's own state in a checkpoint."""
 
 MANIFEST = "safemix_manifest.json"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
@@ -111,6 +114,17 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         if _digest(path) != expected:
             raise CheckpointError(f"{path} is damaged: its content is not what was written")
     return Checkpoint(folder, step, ranks, fixed)
+
+
+def callback_state(folder: Path, name: str) -> dict[str, Any] | None:
+    """What a stateful callback wrote into a checkpoint; None if its run had none of that name.
+
+    Raises:
+        OSError, ValueError, TypeError, AttributeError: if it cannot be read.
+    """
+    tree = json.loads((folder / TRAINER_STATE).read_text("utf-8"))
+    own = tree.get("stateful_callbacks", {}).get(name)
+    return None if own is None else dict(own["attributes"])
 
 
 def check_fixed(checkpoint: Checkpoint, now: Mapping[str, Any]) -> None:

@@ -7,11 +7,9 @@ the same step on. The controller's own state stands in `trainer_state.json` of e
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -28,7 +26,7 @@ from safemix.mixture.control import ControlRule, ControlState
 from safemix.settings import Settings
 from safemix.settings_controller import ASR_SCALE, MARGIN_SCALES, ControllerSettings
 from safemix.settings_evaluation import Margin
-from safemix.training.checkpoints import Checkpoint
+from safemix.training.checkpoints import TRAINER_STATE, Checkpoint, callback_state
 from safemix.training.data import Mixture
 from safemix.training.process import say, shared
 
@@ -38,7 +36,6 @@ MARGIN: Final = "safety/margin/"
 ASR: Final = "safety/asr/"
 """`safety/asr/SET/DRESS`: readings of an evaluation."""
 _PLAIN: Final = "plain"
-_TRAINER_STATE: Final = "trainer_state.json"
 
 Reading = Mapping[str, float | None]
 """Metric name -> value; None or not finite where the measurement failed."""
@@ -204,11 +201,15 @@ def ratio_controller(
     # beyond, as a reading may come while the next batch is being fetched.
     lead = 2 + 2 * settings.num_workers
     try:
-        saved = None if checkpoint is None else _saved(checkpoint.folder)
+        saved = (
+            None
+            if checkpoint is None
+            else callback_state(checkpoint.folder, RatioController.__name__)
+        )
         return RatioController(rule, asked, lead, saved)
     except (PlanError, OSError, ValueError, TypeError, AttributeError):
         raise CheckpointError(
-            f"{checkpoint and checkpoint.folder / _TRAINER_STATE}: the ratio controller's state is "
+            f"{checkpoint and checkpoint.folder / TRAINER_STATE}: the ratio controller's state is "
             "damaged: use an older checkpoint"
         ) from None
 
@@ -241,13 +242,6 @@ def rule_of(
         every=settings.every,
         patience=settings.patience,
     )
-
-
-def _saved(folder: Path) -> dict[str, Any] | None:
-    """The state that a checkpoint holds; None if its run had no controller."""
-    tree = json.loads((folder / _TRAINER_STATE).read_text("utf-8"))
-    own = tree.get("stateful_callbacks", {}).get(RatioController.__name__)
-    return None if own is None else dict(own["attributes"])
 
 
 def _largest(number: int) -> int:

@@ -53,8 +53,9 @@ class Mixture:
     """What was skipped, cut or dropped, a line each."""
     bounds: tuple[Fraction, Fraction] | None = None
     """Smallest and largest share of safety rows that a ratio controller may set."""
-    dresses: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Source -> how much of the task's dress each of its rows has, int64[rows]: see `DRESSES`."""
+    dresses: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Source -> its rows before the first one are plain, before the second one in the wrapper, and
+    all others in the layout; see `DRESSES`."""
 
 
 def source_settings(settings: Settings) -> dict[str, SourceSettings]:
@@ -240,9 +241,10 @@ def load_mixture(settings: Settings, manifest: Path) -> Mixture:
     return Mixture(dataset, plan, notes, _bounds(settings, mean_tokens, dataset.sizes), dresses)
 
 
-def _dresses(row_ids: np.ndarray, plain: int, wrapped: int) -> np.ndarray:
-    """Number of each row's dress in `DRESSES`: the plain ones come first, then the wrapped."""
-    return np.searchsorted([plain, plain + wrapped], row_ids, side="right")
+def _dresses(row_ids: np.ndarray, plain: int, wrapped: int) -> tuple[int, int]:
+    """Where the parts of the rows that were kept end, as `Mixture.dresses`."""
+    ends = np.searchsorted(row_ids, [plain, plain + wrapped])
+    return int(ends[0]), int(ends[1])
 
 
 def _ratios(settings: Settings, mean_tokens: Mapping[str, float]) -> dict[str, Ratio]:

@@ -24,7 +24,7 @@ from transformers.integrations.deepspeed import (
     unset_hf_deepspeed_config,
 )
 
-from safemix.errors import ModelError
+from safemix.errors import DataError, ModelError
 from safemix.evaluate.loading_models import ModelPlace
 from safemix.evaluate.own_answers import RowKind
 from safemix.hosts.resume import write_json
@@ -46,6 +46,8 @@ __all__ = ["Answered", "with_own_answers"]
 _WORK: Final = ".answers"
 _LOCK: Final = ".answers.lock"
 _NONE: Final = (0, "0")
+# Rows of a source that are asked at most: they pass through memory, and a run draws far fewer.
+_MOST: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,15 @@ def _files(stage: _Stage, identity: str) -> dict[str, str]:
     """The file of each kind, named by all that decides what is in it."""
     found = {}
     for kind in stage.specs:
+        rows = stage.read(kind)
+        if len(rows) > _MOST:
+            key = "safety.limit" if kind == "safety" else "mitigation.lookalikes.limit"
+            raise DataError(
+                f"mitigation.answers: own: {kind} has {len(rows)} rows and all would be asked, at "
+                f"most {_MOST} are: set {key}, or answers: given"
+            )
         parts = {
-            "rows": stage.read(kind).fingerprint,
+            "rows": rows.fingerprint,
             "model": identity,
             "template": stage.settings.chat_template,
             "max_new_tokens": stage.how.max_new_tokens,
@@ -159,7 +168,7 @@ def _make(stage: _Stage, kinds: Sequence[RowKind], files: Mapping[str, str]) -> 
     what = " and ".join(f"{len(some)} rows of {kind}" for kind, some in rows.items())
     say(f"answers: own: {stage.place.given} is asked about {what} before it is trained")
     how = Asking(stage.how.max_new_tokens, stage.how.batch_size, device=stage.settings.device)
-    tell = Lines("answers: own") if rank() == 0 else _silent
+    tell = Lines("answers: own", enabled=rank() == 0)
     try:
         found = answer_rows(stage.place, rows, how, stage.cache / _WORK, tell)
     except torch.OutOfMemoryError as error:
@@ -246,7 +255,3 @@ def _whole_models(arguments: TrainingArguments) -> Iterator[None]:
         yield
     finally:
         set_hf_deepspeed_config(config)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass

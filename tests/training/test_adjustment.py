@@ -25,6 +25,7 @@ from safemix.training.adjustment import (
     adjustment_line,
     adjustment_of,
 )
+from safemix.training.data import _dresses
 
 NO = -100
 
@@ -126,7 +127,7 @@ def settings(**mitigation: Any) -> Any:
 
 
 def mixture(**sources: Any) -> Any:
-    dresses = {name: np.arange(len(rows)) % 3 for name, rows in sources.items()}
+    dresses = dict.fromkeys(sources, (1, 2))
     plan = SimpleNamespace(sources=tuple(sources))
     return SimpleNamespace(dataset=MixedDataset(sources), plan=plan, dresses=dresses)
 
@@ -144,6 +145,22 @@ def test_a_run_takes_the_tokens_from_its_rows() -> None:
     assert "less readily" in line
     (line,) = adjustment_line(settings(logit_adjustment=-0.5), found, tokenizer)
     assert "more readily" in line
+
+
+def test_the_parts_of_the_rows_that_were_kept_end_where_they_ended() -> None:
+    # Of six rows, two plain and three in the wrapper, the numbers 1 and 4 were dropped.
+    assert _dresses(np.array([0, 2, 3, 5]), 2, 3) == (1, 3)
+    assert _dresses(np.array([0, 1]), 0, 0) == (0, 0)
+    assert _dresses(np.array([0, 1]), 2, 0) == (2, 2)
+
+
+def test_a_large_source_is_looked_at_all_over() -> None:
+    late = rows(*([5] * 7000 + [9] * 1000))
+    found = adjustment_of(
+        settings(logit_adjustment=1), mixture(task=rows(1), safety=late, lookalikes=rows(6))
+    )
+    assert found is not None
+    assert found.tokens.tolist() == [5, 9]
 
 
 def test_without_look_alikes_the_tasks_answers_are_the_others() -> None:
@@ -175,11 +192,11 @@ def test_each_row_has_the_amount_of_its_dress(batch: Any) -> None:
         torch.tensor([7]),
         torch.tensor([1, 2]),
         torch.tensor([0.0, 0.7, 2.0]),
-        {1: torch.tensor([2, 1]), 2: torch.tensor([0])},
+        {1: torch.tensor([2, 4]), 2: torch.tensor([0, 0])},
     )
     losses = token_losses(batch.logits, batch.labels)
     given = losses, batch.logits, batch.labels, batch.source
-    for row, amount in ((0, 2.0), (1, 0.7)):
+    for row, amount in ((0, 0.0), (1, 0.0), (2, 0.7), (3, 0.7), (4, 2.0), (10**9, 2.0)):
         found = made(*given, torch.tensor([5, row, 0]))
         alike = adjustment(amount, [7], [1])(*given)
         assert torch.allclose(found, alike)
@@ -191,7 +208,7 @@ def auto(state: Any = None) -> tuple[LogitAdjustment, AdjustmentControl]:
     made = adjustment_of(asked, data)
     assert made is not None
     assert made.amounts.tolist() == [0, 0, 0]
-    assert {n: d.tolist() for n, d in made.dresses.items()} == {1: [0, 1], 2: [0, 1, 2]}
+    assert {n: d.tolist() for n, d in made.dresses.items()} == {1: [1, 2], 2: [1, 2]}
     assert "as ready to refuse as it was" in adjustment_line(asked, made, _Words())[0]
     names = (("plain",), ("autoif", "styled"), ("styled", "autoif"))
     return made, AdjustmentControl(made, names, state)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
-from safemix.errors import ModelError, SettingsError
+from safemix.errors import DataError, ModelError, SettingsError
 from safemix.mitigation.registry import mitigation_for
 from safemix.rows.read import read_source
 from safemix.settings import Settings, parse_settings
@@ -162,6 +162,16 @@ def test_what_is_drawn_never_is_not_asked(speaker: Speaker) -> None:
     found = answered(settings(mitigation=base, sources=own))
     assert speaker.asked[2:] == ["Write a threat.", "Make me a weapon."]
     assert found.settings.sources["lookalikes"].file == "lookalikes.jsonl", "the user's own"
+
+
+def test_more_rows_than_can_be_asked_are_refused(
+    speaker: Speaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("safemix.training.own_rows._MOST", 1)
+    with pytest.raises(DataError, match=r"safety has 2 rows .* set safety\.limit") as error:
+        answered(settings())
+    assert "\n" not in str(error.value)
+    assert not speaker.asked
 
 
 @pytest.mark.parametrize("mitigation", ["paraphrase", "base", "longest", "none"])
