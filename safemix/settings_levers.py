@@ -61,7 +61,11 @@ class AnswersSettings(SettingsTree):
 
 def expand_answers(value: Any) -> Any:
     """The short forms: "own" is the key's defaults, "given" leaves the answers as they come."""
-    return {"own": {}, "given": None}.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if value not in ("own", "given"):
+        raise ValueError("expected own, given, or the keys max_new_tokens and batch_size")
+    return {} if value == "own" else None
 
 
 AnswersKey = Annotated[
@@ -123,11 +127,15 @@ class LookalikesSettings(SettingsTree):
         )
 
 
+MAX_ADJUSTMENT: Final = 10
+"""Nats of a logit adjustment, up or down, at most: odds 20,000 times as large."""
+
+
 class LookalikesKey(SettingsTree):
     """The keys of look-alikes and answers, for the mitigations that have them."""
 
     answers: AnswersKey = None
-    logit_adjustment: Annotated[float, Field(ge=-10, le=10)] | Literal["auto"] = Field(
+    logit_adjustment: float | Literal["auto"] = Field(
         0.0,
         description="nats by which tokens that begin refusals are raised while first tokens are "
         "trained: above 0 the trained model refuses less readily; auto: in each dress as much as "
@@ -136,6 +144,14 @@ class LookalikesKey(SettingsTree):
     lookalikes: LookalikesSettings | None = Field(
         None, description="benign look-alikes: a share of all rows, or {share, file}; null: none"
     )
+
+    @field_validator("logit_adjustment", mode="before")
+    @classmethod
+    def _nats(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value == "auto" or (number and abs(value) <= MAX_ADJUSTMENT):
+            return value
+        raise ValueError(f"expected nats from -{MAX_ADJUSTMENT} to {MAX_ADJUSTMENT}, or auto")
 
     @field_validator("lookalikes", mode="before")
     @classmethod

@@ -278,6 +278,13 @@ def test_auto_needs_the_probe() -> None:
         )
 
 
+@pytest.mark.parametrize("value", ["often", 40, -11, True, math.nan, None, [1]])
+def test_what_is_no_adjustment_is_told(value: Any) -> None:
+    said = r"mitigation\.logit_adjustment = .*expected nats from -10 to 10, or auto"
+    with pytest.raises(SettingsError, match=said):
+        settings(logit_adjustment=value)
+
+
 def checkpoint(folder: Path, callbacks: Any) -> Any:
     (folder / "trainer_state.json").write_text(json.dumps({"stateful_callbacks": callbacks}))
     return SimpleNamespace(folder=folder)

@@ -230,3 +230,8 @@ def test_mistakes_name_the_key(value: Any) -> None:
     with pytest.raises(SettingsError, match=r"mitigation\.answers") as error:
         settings(mitigation={"name": "paraphrase", "answers": value})
     assert "\n" not in str(error.value)
+
+
+def test_a_word_that_is_no_way_to_answer_names_the_legal_ones() -> None:
+    with pytest.raises(SettingsError, match="expected own, given, or the keys"):
+        settings(mitigation={"name": "paraphrase", "answers": "mine"})
