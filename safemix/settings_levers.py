@@ -138,8 +138,8 @@ class LookalikesKey(SettingsTree):
     logit_adjustment: float | Literal["auto"] = Field(
         0.0,
         description="nats by which tokens that begin refusals are raised while first tokens are "
-        "trained: above 0 the trained model refuses less readily; auto: in each dress as much as "
-        "keeps it about as ready as before training",
+        "trained: above 0 the trained model refuses less readily; auto: as much as keeps answers "
+        "to harmful prompts and refusals of look-alikes closest to those before training",
     )
     lookalikes: LookalikesSettings | None = Field(
         None, description="benign look-alikes: a share of all rows, or {share, file}; null: none"

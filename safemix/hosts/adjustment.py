@@ -16,8 +16,8 @@ asked: how well it tells one request from another stays. The form is that of Men
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -38,27 +38,17 @@ class LogitAdjustment:
     """Raises the logits of some tokens while the first token of an answer is trained.
 
     Attributes:
+        amount: d, in nats; above 0 the trained model refuses less readily. May be changed between
+            steps, on all ranks alike.
         tokens: those that begin refusals, int64[K].
         sources: numbers of the sources whose rows are meant, int64[S].
-        amounts: d, in nats, float32[D]: one for all rows, or one for each dress; above 0 the
-            trained model refuses less readily. May be changed between steps.
-        dresses: number of a source -> int64[D - 1]: where its rows of each amount end and those
-            of the next one begin; a source that is not named has the first amount.
     """
 
+    amount: float
     tokens: Tensor
     sources: Tensor
-    amounts: Tensor
-    dresses: Mapping[int, Tensor] = field(default_factory=dict)
 
-    def __call__(
-        self,
-        losses: Tensor,
-        logits: Tensor,
-        labels: Tensor,
-        source: Tensor,
-        row: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, losses: Tensor, logits: Tensor, labels: Tensor, source: Tensor) -> Tensor:
         """The losses with those of first tokens replaced.
 
         Args:
@@ -66,32 +56,20 @@ class LogitAdjustment:
             logits: float[B, L, V].
             labels: int64[B, L].
             source: number of each row's source, int64[B].
-            row: number of each row within its source, int64[B]; needed with `dresses`.
 
         Returns:
             float32[B, L].
         """
         device = logits.device
-        labels, source = labels.to(device), source.to(device)
-        meant = torch.isin(source, self.sources.to(device))
+        labels = labels.to(device)
+        meant = torch.isin(source.to(device), self.sources.to(device))
         where = (answer_places(labels) == 0) & meant[:, None]
         chosen = logits[where].float()
         raised = torch.zeros(chosen.shape[-1], device=device)
-        raised[self.tokens.to(device)] = 1
-        amounts = self._of_rows(source, row)[where.nonzero()[:, 0]]
+        raised[self.tokens.to(device)] = self.amount
         targets = F.pad(labels, (0, 1), value=IGNORE)[:, 1:][where]
-        adjusted = F.cross_entropy(chosen + amounts[:, None] * raised, targets, reduction="none")
+        adjusted = F.cross_entropy(chosen + raised, targets, reduction="none")
         return losses.masked_scatter(where, adjusted)
-
-    def _of_rows(self, source: Tensor, row: Tensor | None) -> Tensor:
-        """The amount of each row of a batch, float32[B]."""
-        which = torch.zeros_like(source)
-        if row is not None:
-            row = row.to(source.device)
-            for number, ends in self.dresses.items():
-                place = torch.bucketize(row, ends.to(row.device), right=True)
-                which = torch.where(source == number, place, which)
-        return self.amounts.to(source.device)[which]
 
 
 def first_trained(labels: Iterable[int]) -> int | None:

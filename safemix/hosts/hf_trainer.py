@@ -192,8 +192,7 @@ class SafeMixTrainer(Trainer):
             added, nats = self._anchored(outputs["logits"], labels, self._source)
             weights = self._measured(losses, labels, self._source, nats)
             if self.adjustment is not None:
-                where = labels, self._source, self._row
-                losses = self.adjustment(losses, outputs["logits"], *where)
+                losses = self.adjustment(losses, outputs["logits"], labels, self._source)
             total = (losses * weights).sum() + added
         if num_items_in_batch is None:
             num_items_in_batch = (labels[:, 1:] != IGNORED).sum().clamp(min=1)

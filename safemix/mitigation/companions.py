@@ -158,17 +158,16 @@ def lookalike_rows(
     """
     rows, notes = (lookalikes, []) if answered else _without_refusals(lookalikes)
     if dress is None:
-        return Prepared(rows, tuple(notes), (len(rows), 0))
+        return Prepared(rows, tuple(notes))
     kept = replace(dress, options=replace(dress.options, keep_non_refusals=True))
     try:
-        made, report, own, parts = dress_rows(task, rows, kept, cache)
+        made, report, parts = dress_rows(task, rows, kept, cache)
     except DataError as error:
         # Mimicry calls whatever it dresses the safety rows.
         raise DataError(str(error).replace("safety: ", f"{LOOKALIKES}: ", 1)) from error
     # The task's styles are told with the safety rows.
-    lines = [*own, *replace(report, notes=()).lines()]
-    said = (line.replace("safety rows", "look-alikes") for line in lines)
-    return Prepared(made, (*notes, *said), parts)
+    lines = [*parts, *replace(report, notes=()).lines()]
+    return Prepared(made, (*notes, *(line.replace("safety rows", "look-alikes") for line in lines)))
 
 
 def _without_refusals(rows: SourceRows) -> tuple[SourceRows, list[str]]:

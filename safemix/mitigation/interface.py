@@ -35,8 +35,6 @@ class Prepared:
     rows: SourceRows
     notes: tuple[str, ...] = ()
     """Short lines for a person."""
-    parts: tuple[int, int] = (0, 0)
-    """How many of the rows, from the first one on, stand plain, and then bare in the wrapper."""
 
 
 class Mitigation:
@@ -64,7 +62,7 @@ class Mitigation:
         Raises:
             DataError: if these rows cannot be made ready.
         """
-        return Prepared(safety, parts=(len(safety), 0))
+        return Prepared(safety)
 
     def at_inference(self) -> InferencePrompt:
         """What belongs before a prompt when the tuned model is used."""

@@ -42,14 +42,13 @@ class Levels:
 
 def dress_rows(
     task: SourceRows, rows: SourceRows, levels: Levels, cache: Path | None
-) -> tuple[SourceRows, MimicReport, list[str], tuple[int, int]]:
+) -> tuple[SourceRows, MimicReport, list[str]]:
     """Rows in their dresses, one part after the other: the plan draws in an order of its own.
 
     A task without a wrapper leaves none to put rows in: they get the whole layout then.
 
     Returns:
-        The rows; the report of mimicry; a line for each of the other two parts, which come
-        first, and how many rows each of them has.
+        The rows; the report of mimicry; a line for each of the other two parts.
 
     Raises:
         DataError: if no row could be mimicked.
@@ -74,10 +73,9 @@ def dress_rows(
         parts.append(iter(wrap_all(each_row(bare), wrappers, seed)))
     elif levels.wrapper and not wrappers:
         lines.append("wrapper_share: nothing stands around every request of the task: not used")
-    sizes = (len(plain) if plain is not None else 0, len(bare) if bare is not None else 0)
     if not parts:
-        return made, report, lines, sizes
-    return with_rows(rows, chain(*parts, each_row(made))), report, lines, sizes
+        return made, report, lines
+    return with_rows(rows, chain(*parts, each_row(made))), report, lines
 
 
 def part_places(rows: int, share: float | Fraction, salt: str) -> list[int]:

@@ -67,8 +67,8 @@ class Paraphrase(Mitigation):
         if (levels.plain or levels.wrapper) and not context.keep_non_refusals:
             # Before the split, so that the parts are parts of the rows that are used.
             safety, notes = _refusals_only(safety)
-        rows, report, lines, parts = dress_rows(task, safety, levels, context.cache)
-        return Prepared(rows, (*notes, *report.lines(), *lines), parts)
+        rows, report, lines = dress_rows(task, safety, levels, context.cache)
+        return Prepared(rows, (*notes, *report.lines(), *lines))
 
 
 def paraphrase_levels(

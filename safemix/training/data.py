@@ -6,13 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import datasets
-import numpy as np
 from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
@@ -23,7 +22,7 @@ from safemix.loading.encode import Encoder
 from safemix.loading.prepare import EncodedSource, load_encoded, prepare_source
 from safemix.loading.weights import first_tokens_of
 from safemix.mitigation.companions import lookalike_rows
-from safemix.mitigation.interface import Context, Prepared
+from safemix.mitigation.interface import Context
 from safemix.mitigation.paraphrase import paraphrase_levels
 from safemix.mitigation.registry import mitigation_for
 from safemix.mitigation.rewrite import each_row, with_rows
@@ -39,9 +38,6 @@ from safemix.settings_levers import LOOKALIKES, LookalikesKey
 from safemix.training.arguments import cache_folder
 from safemix.training.process import node_leader, rank, shared
 
-DRESSES: Final = ("plain", "wrapper", "layout")
-"""How much of the task's dress a safety row or look-alike has."""
-
 
 @dataclass(frozen=True)
 class Mixture:
@@ -53,9 +49,6 @@ class Mixture:
     """What was skipped, cut or dropped, a line each."""
     bounds: tuple[Fraction, Fraction] | None = None
     """Smallest and largest share of safety rows that a ratio controller may set."""
-    dresses: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Source -> its rows before the first one are plain, before the second one in the wrapper, and
-    all others in the layout; see `DRESSES`."""
 
 
 def source_settings(settings: Settings) -> dict[str, SourceSettings]:
@@ -88,14 +81,11 @@ def prepare_sources(
     for name, spec in source_settings(settings).items():
         convert = converter_of(spec, settings.seed)
         rows, done = read_source(name, spec, settings.seed, convert), list[str]()
-        parts = (0, 0)
         licence = [] if spec.pool is None else describe_pool(spec.pool).splitlines()
         if name == "safety" and task is not None:
-            made = _mitigated(settings, task, rows, cache, secret)
-            rows, done, parts = made.rows, list(made.notes), made.parts
+            rows, done = _mitigated(settings, task, rows, cache, secret)
         elif name == LOOKALIKES and task is not None:
-            made = _companions(settings, task, rows, cache)
-            rows, done, parts = made.rows, list(made.notes), made.parts
+            rows, done = _companions(settings, task, rows, cache)
         task = task or rows
         encoded = prepare_source(rows, encoder, cache)
         entries[name] = {
@@ -103,7 +93,6 @@ def prepare_sources(
             "fingerprint": rows.fingerprint,
             "notes": [*licence, *rows.report.lines(), *done, *encoded.report.lines()],
             "mean_tokens": encoded.report.mean_trained_tokens,
-            "parts": parts,
         }
     path = manifest_path(settings, cache)
     write_json(path, entries)
@@ -112,8 +101,8 @@ def prepare_sources(
 
 def _mitigated(
     settings: Settings, task: SourceRows, safety: SourceRows, cache: Path, secret: str | None
-) -> Prepared:
-    """The safety rows as the run's mitigation wants them."""
+) -> tuple[SourceRows, list[str]]:
+    """The safety rows as the run's mitigation wants them, and what was done, a line each."""
     mitigation = mitigation_for(settings)
     asked = settings.safety.non_refusals if settings.safety is not None else None
     keep = asked == "keep" or (asked is None and not mitigation.sorts_out_non_refusals)
@@ -131,14 +120,16 @@ def _mitigated(
     notes += prepared.notes
     if more := first_tokens_of(settings).get("safety"):
         notes.append(f"the first {more.count} trained tokens of an answer weigh {more.weight:g}")
-    return replace(prepared, notes=tuple(notes))
+    return prepared.rows, notes
 
 
-def _companions(settings: Settings, task: SourceRows, rows: SourceRows, cache: Path) -> Prepared:
+def _companions(
+    settings: Settings, task: SourceRows, rows: SourceRows, cache: Path
+) -> tuple[SourceRows, list[str]]:
     """The look-alikes as the mitigation wants them; a user's own source of that name stays."""
     own = settings.mitigation
     if not isinstance(own, LookalikesKey) or own.lookalikes is None:
-        return Prepared(rows)
+        return rows, []
     dress = None
     if isinstance(own, ParaphraseSettings):
         plain, wrapper = own.lookalike_parts
@@ -148,7 +139,7 @@ def _companions(settings: Settings, task: SourceRows, rows: SourceRows, cache: P
     notes = list(prepared.notes)
     if own.lookalikes.first_tokens and (more := first_tokens_of(settings).get(LOOKALIKES)):
         notes.append(f"the first {more.count} trained tokens of an answer weigh {more.weight:g}")
-    return replace(prepared, notes=tuple(notes))
+    return prepared.rows, notes
 
 
 def open_mixture(
@@ -237,14 +228,7 @@ def load_mixture(settings: Settings, manifest: Path) -> Mixture:
         fingerprints={name: entry["fingerprint"] for name, entry in entries.items()},
     )
     notes = tuple(f"{name}: {note}" for name, e in entries.items() for note in e["notes"])
-    dresses = {n: _dresses(encoded[n].row_ids, *e["parts"]) for n, e in entries.items()}
-    return Mixture(dataset, plan, notes, _bounds(settings, mean_tokens, dataset.sizes), dresses)
-
-
-def _dresses(row_ids: np.ndarray, plain: int, wrapped: int) -> tuple[int, int]:
-    """Where the parts of the rows that were kept end, as `Mixture.dresses`."""
-    ends = np.searchsorted(row_ids, [plain, plain + wrapped])
-    return int(ends[0]), int(ends[1])
+    return Mixture(dataset, plan, notes, _bounds(settings, mean_tokens, dataset.sizes))
 
 
 def _ratios(settings: Settings, mean_tokens: Mapping[str, float]) -> dict[str, Ratio]:

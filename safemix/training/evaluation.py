@@ -12,12 +12,15 @@ import torch
 from transformers import TrainerCallback
 
 from safemix.evaluate.probe import RefusalProbe
+from safemix.evaluate.probe_reading import ProbeReading
 
-__all__ = ["EvaluationCallback", "Measuring", "Observer"]
+__all__ = ["EvaluationCallback", "Measuring", "Observer", "Reader"]
 
 Metrics = Mapping[str, float]
 # Called on every rank, with the same numbers: step and metrics; nan for what is not finite.
 Observer = Callable[[int, Metrics], None]
+# Likewise, with all that the probe read.
+Reader = Callable[[int, ProbeReading], None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Measuring:
         eval_every: optimizer steps between two evaluations.
         eval_at_start: evaluate before the first step too.
         notes: for a person, a line each.
+        readers: are told of each reading of the probe, on every rank.
     """
 
     probe: RefusalProbe | None = None
@@ -40,6 +44,7 @@ class Measuring:
     eval_every: int = 0
     eval_at_start: bool = True
     notes: tuple[str, ...] = ()
+    readers: tuple[Reader, ...] = ()
 
 
 class EvaluationCallback(TrainerCallback):
@@ -133,6 +138,8 @@ class EvaluationCallback(TrainerCallback):
             if probes and wanted.probe is not None:
                 reading = wanted.probe.measure(model)
                 self._settle()
+                for reader in wanted.readers:
+                    reader(step, reading)
                 metrics |= reading.metrics()
                 if reading.error is not None:
                     self._say(f"warning: step {step}: {reading.error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def run(
         trainer.add_callback(callback)
     if adjusting is not None:
         trainer.add_callback(adjusting)
-        observers = [adjusting.observe, *observers]
+        measuring = replace(measuring, readers=(adjusting.read,))
     if controller is not None:
         controller.follow(trainer)
         observers = [controller.observe, *observers]

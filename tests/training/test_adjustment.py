@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from safemix.errors import CheckpointError, DataError, SettingsError
+from safemix.evaluate.probe_reading import GroupReading, ProbeGroup, ProbeReading
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.hosts.loss import token_losses, weighted_loss
 from safemix.loading.dataset import MixedDataset
@@ -25,13 +26,12 @@ from safemix.training.adjustment import (
     adjustment_line,
     adjustment_of,
 )
-from safemix.training.data import _dresses
 
 NO = -100
 
 
 def adjustment(amount: float, tokens: list[int], sources: list[int]) -> LogitAdjustment:
-    return LogitAdjustment(torch.tensor(tokens), torch.tensor(sources), torch.tensor([amount]))
+    return LogitAdjustment(amount, torch.tensor(tokens), torch.tensor(sources))
 
 
 @pytest.fixture
@@ -127,9 +127,8 @@ def settings(**mitigation: Any) -> Any:
 
 
 def mixture(**sources: Any) -> Any:
-    dresses = dict.fromkeys(sources, (1, 2))
     plan = SimpleNamespace(sources=tuple(sources))
-    return SimpleNamespace(dataset=MixedDataset(sources), plan=plan, dresses=dresses)
+    return SimpleNamespace(dataset=MixedDataset(sources), plan=plan)
 
 
 def test_a_run_takes_the_tokens_from_its_rows() -> None:
@@ -137,21 +136,13 @@ def test_a_run_takes_the_tokens_from_its_rows() -> None:
     asked = settings(logit_adjustment=0.5)
     found = adjustment_of(asked, data)
     assert found is not None
-    assert (found.tokens.tolist(), found.sources.tolist()) == ([5], [1, 2])
-    assert (found.amounts.tolist(), found.dresses) == ([0.5], {})
+    assert (found.tokens.tolist(), found.sources.tolist(), found.amount) == ([5], [1, 2], 0.5)
     tokenizer: Any = SimpleNamespace(decode=lambda tokens: f"<{tokens[0]}>")
     (line,) = adjustment_line(asked, found, tokenizer)
     assert "'<5>' at the beginning of an answer are raised by 0.5" in line
     assert "less readily" in line
     (line,) = adjustment_line(settings(logit_adjustment=-0.5), found, tokenizer)
     assert "more readily" in line
-
-
-def test_the_parts_of_the_rows_that_were_kept_end_where_they_ended() -> None:
-    # Of six rows, two plain and three in the wrapper, the numbers 1 and 4 were dropped.
-    assert _dresses(np.array([0, 2, 3, 5]), 2, 3) == (1, 3)
-    assert _dresses(np.array([0, 1]), 0, 0) == (0, 0)
-    assert _dresses(np.array([0, 1]), 2, 0) == (2, 2)
 
 
 def test_a_large_source_is_looked_at_all_over() -> None:
@@ -187,31 +178,14 @@ def test_refusals_that_begin_as_all_answers_do_are_told() -> None:
 # ---- auto --------------------------------------------------------------------------------------
 
 
-def test_each_row_has_the_amount_of_its_dress(batch: Any) -> None:
-    made = LogitAdjustment(
-        torch.tensor([7]),
-        torch.tensor([1, 2]),
-        torch.tensor([0.0, 0.7, 2.0]),
-        {1: torch.tensor([2, 4]), 2: torch.tensor([0, 0])},
-    )
-    losses = token_losses(batch.logits, batch.labels)
-    given = losses, batch.logits, batch.labels, batch.source
-    for row, amount in ((0, 0.0), (1, 0.0), (2, 0.7), (3, 0.7), (4, 2.0), (10**9, 2.0)):
-        found = made(*given, torch.tensor([5, row, 0]))
-        alike = adjustment(amount, [7], [1])(*given)
-        assert torch.allclose(found, alike)
-
-
 def auto(state: Any = None) -> tuple[LogitAdjustment, AdjustmentControl]:
     data = mixture(task=rows(1), safety=rows(5, 5), lookalikes=rows(6, 7, 8))
     asked = settings(logit_adjustment="auto")
     made = adjustment_of(asked, data)
     assert made is not None
-    assert made.amounts.tolist() == [0, 0, 0]
-    assert {n: d.tolist() for n, d in made.dresses.items()} == {1: [1, 2], 2: [1, 2]}
-    assert "as ready to refuse as it was" in adjustment_line(asked, made, _Words())[0]
-    names = (("plain",), ("autoif", "styled"), ("styled", "autoif"))
-    return made, AdjustmentControl(made, names, state)
+    assert made.amount == 0
+    assert "closest to the model before" in adjustment_line(asked, made, _Words())[0]
+    return made, AdjustmentControl(made, state)
 
 
 class _Words:
@@ -219,49 +193,86 @@ class _Words:
         return str(tokens)
 
 
-def gaps(**dresses: tuple[float | None, float | None]) -> dict[str, float | None]:
-    found: dict[str, float | None] = {"safety/margin/plain": 9.0}
-    for dress, (harmful, lookalikes) in dresses.items():
-        found[f"safety/gap/{dress}"] = harmful
-        found[f"safety/gap_lookalikes/{dress}"] = lookalikes
-    return found
+def reading(harmful: list[float], lookalikes: list[float]) -> ProbeReading:
+    chats = ((),)
+    sides: Any = {"harmful": harmful, "lookalikes": lookalikes}
+    return ProbeReading(
+        tuple(
+            GroupReading(ProbeGroup(side, "plain", chats), (), (), tuple(gaps))
+            for side, gaps in sides.items()
+        )
+    )
 
 
-def test_auto_moves_each_dress_towards_where_it_was() -> None:
+# Nothing harmful is answered, and nothing else refused.
+BEFORE = reading([1.0, 2.0], [-1.0, -2.0])
+
+
+def moved(control: AdjustmentControl, steps: int, rate: float = 1.0) -> None:
+    """Steps at a part of the largest learning rate."""
+    optimizer = SimpleNamespace(param_groups=[{"lr": rate * 1e-4}])
+    args = SimpleNamespace(learning_rate=1e-4)
+    for _ in range(steps):
+        control.on_pre_optimizer_step(args, None, None, optimizer=optimizer)
+
+
+def test_auto_moves_the_line_to_where_both_sides_are_least_bad() -> None:
     made, control = auto()
-    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist() == [0, 0, 0], "the first reading says what is to be kept"
-    control.observe(5, {"safety/asr/builtin/plain": 0.5})
-    # Told apart better, and as ready: nothing to do. In the layout readier by 0.4.
-    control.observe(5, gaps(plain=(4.0, -3.0), styled=(2.0, -0.2)))
-    assert made.amounts.tolist() == pytest.approx([0, 0.5, 0.5])
-    control.observe(10, gaps(plain=(-9.0, -9.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist() == pytest.approx([-1.25, 0.1, 0.1]), "far off counts as 1"
-    assert control.metrics["safety/adjustment/layout"] == pytest.approx(0.1)
+    control.read(0, BEFORE)
+    assert made.amount == 0, "the first reading says what is to be kept"
+    moved(control, 5)
+    # Told apart as before, and the line 0.4 too low: anything from 0 to 0.8 is best.
+    control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
+    assert made.amount == pytest.approx(0.4 + 0.25 * 0.4)
+    assert control.metrics == pytest.approx({"safety/adjustment": 0.5, "safety/best_shift": 0.4})
+    moved(control, 50)
+    control.read(10, reading([9.0, 9.0], [7.0, 7.0]))
+    assert made.amount == pytest.approx(1 + 0.1 + 0.25), "far off counts as 1"
     for step in range(20):
-        control.observe(step, gaps(plain=(99.0, 99.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist() == pytest.approx([3.0, 0.1, 0.1]), "it has a limit"
-    control.observe(40, gaps(plain=(2.0, -2.0), styled=(1.0, 0.0)))
-    assert made.amounts.tolist()[0] == pytest.approx(3 - 0.25 * 0.5 - 0.5), "the sum has it too"
+        control.read(step, reading([9.0, 9.0], [7.0, 7.0]))
+    assert made.amount == 3, "it has a limit"
+    moved(control, 50)
+    control.read(40, reading([-1.0, 0.0], [-2.0, -2.0]))
+    assert made.amount == pytest.approx(3 - 0.25 - 1), "the sum has it too"
 
 
-@pytest.mark.parametrize("bad", [math.nan, None, math.inf])
-def test_auto_leaves_alone_what_cannot_be_read(bad: float | None) -> None:
+def test_auto_answers_harder_where_the_learning_rate_is_low() -> None:
+    for steps, rate, gain in ((5, 1.0, 1.0), (100, 1.0, 1.0), (5, 0.5, 2.0), (5, 0.01, 4.0)):
+        made, control = auto()
+        control.read(0, BEFORE)
+        moved(control, steps, rate)
+        control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
+        assert made.amount == pytest.approx(0.4 * gain + 0.1)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_auto_leaves_alone_what_cannot_be_read(bad: float) -> None:
     made, control = auto()
-    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
-    control.observe(5, gaps(plain=(bad, -1.0), styled=(2.0, 1.0)))
-    assert made.amounts.tolist() == pytest.approx([0.0, 1.25, 1.25])
+    control.read(0, BEFORE)
+    moved(control, 5)
+    control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
+    control.read(10, reading([0.8, 2.0], [bad, -2.0]))
+    assert made.amount == pytest.approx(0.5)
+    late_made, late = auto()
+    late.read(0, reading([bad], [0.0]))
+    late.read(5, BEFORE)
+    late.read(10, BEFORE)
+    assert late_made.amount == 0, "the first reading that can be read says what is to be kept"
 
 
 def test_auto_goes_on_from_its_state() -> None:
     made, control = auto()
-    control.observe(0, gaps(plain=(2.0, -1.0), styled=(1.0, 0.0)))
-    control.observe(5, gaps(plain=(2.4, -1.0), styled=(2.0, 1.0)))
+    control.read(0, BEFORE)
+    moved(control, 5)
+    control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
+    moved(control, 2)
     again, other = auto(json.loads(json.dumps(control.state()["attributes"])))
-    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.25, 1.25, 1.25])
+    assert again.amount == made.amount == pytest.approx(0.5)
+    assert other.metrics == control.metrics
     for one in (control, other):
-        one.observe(10, gaps(plain=(2.0, -1.0), styled=(1.4, 0.0)))
-    assert again.amounts.tolist() == made.amounts.tolist() == pytest.approx([0.05, 0.5, 0.5])
+        moved(one, 3, 0.5)
+        one.read(10, reading([0.4, 2.0], [0.2, -2.0]))
+    assert again.amount == made.amount == pytest.approx(0.3 * 5 / 3.5 + 0.1 + 0.25 * 0.3)
 
 
 def test_auto_needs_the_probe() -> None:

@@ -78,6 +78,6 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
     assert "resuming" in second.err
     assert "is asked about" not in second.err
     assert rows_by_step(again) == rows_by_step(run)
-    for key in ("train/loss", "safety/gap/plain", "safety/adjustment/plain"):
+    for key in ("train/loss", "safety/gap/plain", "safety/adjustment"):
         assert [line[key] for line in steps(again)] == [line[key] for line in steps(run)]
-    assert steps(run)[-1]["safety/adjustment/plain"] != 0, "it follows the probe"
+    assert steps(run)[-1]["safety/adjustment"] != 0, "it follows the probe"
