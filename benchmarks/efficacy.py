@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def _run(args: Namespace) -> int:
-    from efficacy_data import prepare
+    from efficacy_data import prepare, prepare_probe
 
     study = _study(args)
     study.results.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,7 @@ def _run(args: Namespace) -> int:
     if part > 1 and not study.start.is_dir():
         raise RunFailedError(f"{study.start} is not there: let --part 1/{parts} make it first")
     prepare(args.data, study.data, study.size)
+    prepare_probe(study.harmful, study.lookalikes, study.data, study.size.prompts)
     align(study)
     cells = _cells(args)
     if part == 1:

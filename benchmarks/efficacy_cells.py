@@ -166,15 +166,15 @@ def run_settings(
 
 def _placed(changes: Mapping[str, Any], data: Path) -> dict[str, Any]:
     """A variant's settings with the folder of data in them."""
-    made: dict[str, Any] = {}
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            made[key] = _placed(value, data)
-        elif isinstance(value, str) and value.startswith(f"{DATA}/"):
-            made[key] = str(data / value.removeprefix(f"{DATA}/"))
-        else:
-            made[key] = value
-    return made
+    return {key: _in_place(value, data) for key, value in changes.items()}
+
+
+def _in_place(value: Any, data: Path) -> Any:
+    if isinstance(value, Mapping):
+        return _placed(value, data)
+    if isinstance(value, str):
+        return value.replace(f"{DATA}/", f"{data}/")
+    return [_in_place(each, data) for each in value] if isinstance(value, list) else value
 
 
 def confirms(strategy: str) -> bool:

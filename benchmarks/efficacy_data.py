@@ -12,6 +12,7 @@ from typing import Any, Final
 from efficacy_cells import TASKS, Size
 
 from safemix import prompting
+from safemix.evaluate.prompt_sets import PromptSide, load_prompt_set
 from safemix.mitigation.mimic.api import mimic
 from safemix.rows.builtin import read_builtin
 from safemix.screening.refusal import is_refusal
@@ -50,6 +51,33 @@ def prepare(public: Path, folder: Path, size: Size) -> None:
         _write(folder / "xstest_safe.jsonl", [{"prompt": row["prompt"]} for row in safe])
     if not (folder / "safety.jsonl").exists():
         _prepare_safety(public, folder, size)
+
+
+def prepare_probe(
+    harmful: Sequence[str], lookalikes: Sequence[str], folder: Path, evaluated: int
+) -> None:
+    """Write prompts for readings during a run, none of which an evaluation asks, unless they are.
+
+    Args:
+        harmful: prompt sets of the evaluation.
+        lookalikes: benign sets, likewise.
+        folder: where `probe_harmful.jsonl` and `probe_lookalikes.jsonl` are written.
+        evaluated: prompts of each set that the evaluation asks.
+    """
+    sides: tuple[tuple[str, Sequence[str], PromptSide], ...] = (
+        ("harmful", harmful, "safety"),
+        ("lookalikes", lookalikes, "over_refusal"),
+    )
+    for name, specs, side in sides:
+        target = folder / f"probe_{name}.jsonl"
+        if target.exists():
+            continue
+        rest: list[dict[str, Any]] = []
+        for spec in specs:
+            whole = load_prompt_set(spec, side)
+            asked = set(whole.sample(evaluated).prompts)
+            rest += [{"prompt": text} for text in whole.prompts if text not in asked]
+        _write(target, rest)
 
 
 def _prepare_safety(public: Path, folder: Path, size: Size) -> None:

@@ -72,10 +72,19 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     # Answers of the model's own in safety rows and look-alikes, a little more weight on the latter.
     "own": _own(lookalikes=_HEAVIER),
     "adjusted": _own(lookalikes=_HEAVIER, logit_adjustment=0.7),
-    # Twice as many look-alikes as safety rows; then in each dress as ready to refuse as before.
+    # Twice as many look-alikes as safety rows; then the line where both sides are least bad, by
+    # prompts that no evaluation asks.
     "own_more": _own(lookalikes=_MORE),
     "auto": merged(
-        _own(lookalikes=_MORE, logit_adjustment="auto"), {"evaluation": {"probe_every": 5}}
+        _own(lookalikes=_MORE, logit_adjustment="auto"),
+        {
+            "evaluation": {
+                "probe_every": 6,
+                "prompts": 48,
+                "harmful": [f"rest={DATA}/probe_harmful.jsonl"],
+                "lookalikes": [f"rest={DATA}/probe_lookalikes.jsonl"],
+            }
+        },
     ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.

@@ -65,7 +65,12 @@ class EvaluationSettings(SettingsTree):
         min_length=1,
         description="how prompts are asked; unset: plain, and as the task's rows are written",
     )
-    prompts: int = Field(32, ge=1, description="harmful prompts of a reading; half as many benign")
+    prompts: int = Field(
+        32,
+        ge=1,
+        description="harmful prompts of a reading; half as many benign ones, "
+        "as many with logit_adjustment: auto",
+    )
     margin: Margin = Field(
         "odds", description="how openers are added up: odds, mean or first; see evaluate/probe.py"
     )

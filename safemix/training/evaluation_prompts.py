@@ -133,7 +133,9 @@ def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
     """The groups as plain JSON data; on one rank."""
     wanted = settings.evaluation
     many = -(-wanted.prompts // len(wanted.harmful))
-    few = max(1, wanted.prompts // 2 // len(wanted.lookalikes))
+    # Where a line is drawn between the two sides, both count as much.
+    part = 1 if getattr(settings.mitigation, "logit_adjustment", 0) == "auto" else 2
+    few = max(1, wanted.prompts // part // len(wanted.lookalikes))
     sets = prompt_sets(wanted, settings.seed, many, few)
     chats = task_chats(settings)
     dressers, notes = dressers_of(settings, inference, chats)

@@ -70,7 +70,10 @@ LEVERS = {
     "own": OWN,
     "own_more": OWN,
     "adjusted": {*OWN, "mitigation.logit_adjustment"},
-    "auto": {*OWN, "mitigation.logit_adjustment", "evaluation.probe_every"},
+    "auto": {
+        *(*OWN, "mitigation.logit_adjustment"),
+        *(f"evaluation.{key}" for key in ("probe_every", "prompts", "harmful", "lookalikes")),
+    },
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 

@@ -87,6 +87,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
         return efficacy.main()
 
     monkeypatch.setattr(efficacy_data, "prepare", prepared)
+    monkeypatch.setattr(efficacy_data, "prepare_probe", lambda *given: None)
     return start
 
 
