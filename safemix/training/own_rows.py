@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import (
     set_hf_deepspeed_config,
@@ -45,6 +45,7 @@ __all__ = ["Answered", "with_own_answers"]
 
 _WORK: Final = ".answers"
 _LOCK: Final = ".answers.lock"
+_PATIENCE: Final = 5.0  # seconds
 _NONE: Final = (0, "0")
 # Rows of a source that are asked at most: they pass through memory, and a run draws far fewer.
 _MOST: Final = 100_000
@@ -226,15 +227,23 @@ def _from_files(settings: Settings, files: Mapping[str, str]) -> Settings:
 @contextmanager
 def _alone(stage: _Stage) -> Iterator[None]:
     """Runs that share a cache ask the same once, and not side by side."""
-    lock = FileLock(stage.cache / _LOCK)
+    lock, told = FileLock(stage.cache / _LOCK), False
 
-    def acquire() -> None:
+    def acquire() -> bool:
         stage.cache.mkdir(parents=True, exist_ok=True)
         # A run's own cache needs no lock, which some shared file systems do not have.
         if stage.settings.cache_dir is not None:
-            lock.acquire()
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout:
+                return False
+        return True
 
-    shared(acquire)
+    # Again and again: the other ranks would not wait for one answer as long as a model may take.
+    while not shared(acquire):
+        if not told:
+            say(f"answers: own: waiting for another run that asks its model in {stage.cache}")
+        told = True
     try:
         yield
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
 
 from safemix.errors import DataError, ModelError, SettingsError
@@ -187,6 +189,23 @@ def test_runs_with_one_cache_ask_once(speaker: Speaker) -> None:
     assert len(speaker.asked) == 4
     assert found[0].settings.safety == found[1].settings.safety
     assert Path("kept/.answers.lock").exists()
+
+
+def test_a_run_says_that_it_waits_for_another(
+    speaker: Speaker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("safemix.training.own_rows._PATIENCE", 0.05)
+    Path("kept").mkdir()
+    # The lock is the operating system's, so one held here keeps out the run's own as well.
+    other = FileLock("kept/.answers.lock", thread_local=False)
+    other.acquire()
+    release = threading.Timer(0.5, lambda: other.release(force=True))
+    release.start()
+    answered(settings(cache_dir="kept"))
+    release.join()
+    assert len(speaker.asked) == 4
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("waiting for another run that asks its model in kept") == 1
 
 
 def test_another_machine_gets_the_rows_that_rank_0_has(tmp_path: Path) -> None:
