@@ -53,6 +53,16 @@ _LEVERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _HEAVIER: Final = {"first_tokens": {"count": 8, "weight": 7.0}}
 _MORE: Final = {"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.25}
+# Most of them in the layout, where they are refused most.
+_LAYOUT: Final = {"share": 0.2, "plain_share": 0.05, "wrapper_share": 0.15}
+_READ: Final = {
+    "evaluation": {
+        "probe_every": 6,
+        "prompts": 48,
+        "harmful": [f"rest={DATA}/probe_harmful.jsonl"],
+        "lookalikes": [f"rest={DATA}/probe_lookalikes.jsonl"],
+    }
+}
 # `default` gives nothing, so it is the mitigation as safemix has it.
 VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "bare": OFF,
@@ -75,17 +85,8 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     # Twice as many look-alikes as safety rows; then the line where both sides are least bad, by
     # prompts that no evaluation asks.
     "own_more": _own(lookalikes=_MORE),
-    "auto": merged(
-        _own(lookalikes=_MORE, logit_adjustment="auto"),
-        {
-            "evaluation": {
-                "probe_every": 6,
-                "prompts": 48,
-                "harmful": [f"rest={DATA}/probe_harmful.jsonl"],
-                "lookalikes": [f"rest={DATA}/probe_lookalikes.jsonl"],
-            }
-        },
-    ),
+    "auto": merged(_own(lookalikes=_MORE, logit_adjustment="auto"), _READ),
+    "auto_layout": merged(_own(lookalikes=_LAYOUT, logit_adjustment="auto"), _READ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {

@@ -41,6 +41,10 @@ OWN = {
     *(LOOKALIKES, *PARTS, FIRST, "mitigation.answers", "cache_dir"),
     "mitigation.answer_design",
 }
+AUTO = {
+    *(*OWN, "mitigation.logit_adjustment"),
+    *(f"evaluation.{key}" for key in ("probe_every", "prompts", "harmful", "lookalikes")),
+}
 LEVERS = {
     "bare": set(),
     "first_5": {FIRST},
@@ -70,10 +74,8 @@ LEVERS = {
     "own": OWN,
     "own_more": OWN,
     "adjusted": {*OWN, "mitigation.logit_adjustment"},
-    "auto": {
-        *(*OWN, "mitigation.logit_adjustment"),
-        *(f"evaluation.{key}" for key in ("probe_every", "prompts", "harmful", "lookalikes")),
-    },
+    "auto": AUTO,
+    "auto_layout": AUTO,
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
