@@ -42,6 +42,11 @@ LIMIT: Final = 3.0
 # Proportional part: steps at the largest learning rate in which an adjustment shows, and its range.
 _RESPONSE: Final = 5.0
 _GAINS: Final = (1.0, 4.0)
+_SAME_HAND: Final = (
+    "logit_adjustment: auto reads the built-in benign prompts, which are by the hand that wrote "
+    "the built-in look-alikes: it may leave the model too ready to refuse others; give "
+    "evaluation.lookalikes prompts of your own"
+)
 # Rows of a source that are looked at, from all over it as its parts stand one after the other: a
 # token that begins 1 % of them is found.
 _ROWS: Final = 4000
@@ -86,7 +91,12 @@ def adjustment_line(
     else:
         way = "less" if asked > 0 else "more"
         end = f"{asked:g}, so that the trained model refuses {way} readily"
-    return (f"logit_adjustment: {words} at the beginning of an answer are raised by {end}",)
+    line = f"logit_adjustment: {words} at the beginning of an answer are raised by {end}"
+    mixed = getattr(settings.mitigation, LOOKALIKES, None)
+    builtin = mixed is not None and mixed.file is None and mixed.hub is None
+    if asked == AUTO and builtin and "builtin" in settings.evaluation.lookalikes:
+        return (line, _SAME_HAND)
+    return (line,)
 
 
 def _first_tokens(rows: Any) -> list[int]:

@@ -204,6 +204,17 @@ def reading(harmful: list[float], lookalikes: list[float]) -> ProbeReading:
     )
 
 
+def test_auto_on_prompts_by_the_hand_of_the_look_alikes_is_told() -> None:
+    made, _ = auto()
+    asked = settings(logit_adjustment="auto")
+    line, warning = adjustment_line(asked, made, _Words())
+    assert "give evaluation.lookalikes prompts of your own" in warning
+    own = asked.evaluation.model_copy(update={"lookalikes": ["mine=benign.jsonl"]})
+    assert adjustment_line(asked.model_copy(update={"evaluation": own}), made, _Words()) == (line,)
+    file = settings(logit_adjustment="auto", lookalikes={"file": "own.jsonl"})
+    assert adjustment_line(file, made, _Words()) == (line,)
+
+
 # Nothing harmful is answered, and nothing else refused.
 BEFORE = reading([1.0, 2.0], [-1.0, -2.0])
 
