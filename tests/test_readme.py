@@ -147,7 +147,10 @@ def _written(default: Any) -> str:
 
 
 def test_the_settings_file(tmp_path: Path) -> None:
-    text, controlled, _ = blocks("yaml")  # the third is a sweep: see test_sweep_launchers.py
+    # The last is a sweep: see test_sweep_launchers.py.
+    text, strongest, controlled, _ = blocks("yaml")
+    made = load_settings(_settings(tmp_path, f"{strongest}epochs: 1\n"))
+    assert getattr(made.mitigation, "logit_adjustment", None) == "auto"
     assert load_settings(_settings(tmp_path, f"{controlled}epochs: 1\n")).evaluation.probes
     settings = load_settings(_settings(tmp_path, text, task=""))
     assert settings.ratio == 0.1
