@@ -117,11 +117,13 @@ class AdjustmentControl(TrainerCallback, ExportableState):
 
     def __init__(self, adjustment: LogitAdjustment, state: Mapping[str, Any] | None = None) -> None:
         self._adjustment = adjustment
-        kept = state or {}
-        self._before: dict[str, float] = {k: float(v) for k, v in kept.get("before", {}).items()}
-        self._sum, self._moved = float(kept.get("sum", 0.0)), float(kept.get("moved", 0.0))
-        self._shift = float(kept.get("shift", 0.0))
-        adjustment.amount = float(kept.get("amount", adjustment.amount))
+        self._before: dict[str, float] = {}
+        self._sum = self._moved = self._shift = 0.0
+        if state is not None:
+            # All of it or an error: what another form kept would be followed by nothing.
+            self._before = {name: float(share) for name, share in state["before"].items()}
+            self._sum, self._moved = float(state["sum"]), float(state["moved"])
+            self._shift, adjustment.amount = float(state["shift"]), float(state["amount"])
 
     def read(self, step: int, reading: ProbeReading) -> None:
         """Take a reading; all ranks call it, in step. The numbers of rank 0 count.
@@ -192,7 +194,7 @@ def adjustment_control(
                 "model was before training cannot be read now: give a number, or resume: never"
             )
         return AdjustmentControl(adjustment, saved)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise CheckpointError(
             f"{checkpoint and checkpoint.folder / TRAINER_STATE}: the state of "
             "logit_adjustment: auto is damaged: use an older checkpoint"

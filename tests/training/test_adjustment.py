@@ -321,6 +321,8 @@ def test_a_checkpoint_without_its_state_is_told(tmp_path: Path) -> None:
     for callbacks, said in (
         ({}, "without logit_adjustment: auto"),
         ({"AdjustmentControl": 3}, "damaged"),
+        # As an earlier form of it wrote.
+        ({"AdjustmentControl": {"args": {}, "attributes": {"before": {}, "sums": [0]}}}, "damaged"),
     ):
         with pytest.raises(CheckpointError, match=said) as error:
             adjustment_control(asked, made, checkpoint(tmp_path, callbacks))
