@@ -159,6 +159,11 @@ class LookalikesKey(SettingsTree):
         return expand_lookalikes(value)
 
 
+def adjusts_itself(mitigation: SettingsTree) -> bool:
+    """Whether a mitigation's `logit_adjustment` is `auto`."""
+    return isinstance(mitigation, LookalikesKey) and mitigation.logit_adjustment == "auto"
+
+
 def expand_lookalikes(value: Any) -> Any:
     """The short forms: a number is the share, true as many as safety rows, false or 0 none."""
     if isinstance(value, bool):

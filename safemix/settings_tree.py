@@ -13,7 +13,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from safemix.settings_base import PromptingSettings, SettingsTree
 from safemix.settings_controller import ControllerSettings, check_controller, name_ratio_kind
 from safemix.settings_evaluation import EvaluationSettings
-from safemix.settings_levers import LOOKALIKES, AnchorKey, FirstTokensKey
+from safemix.settings_levers import LOOKALIKES, AnchorKey, FirstTokensKey, adjusts_itself
 from safemix.settings_mitigation import (
     BaseSettings,
     MimicSettings,
@@ -252,7 +252,7 @@ class Settings(SettingsTree):
             raise ValueError(
                 "sources.lookalikes: mitigation.lookalikes makes a source of that name"
             )
-        if getattr(self.mitigation, "logit_adjustment", 0) == "auto" and not self.evaluation.probes:
+        if adjusts_itself(self.mitigation) and not self.evaluation.probes:
             raise ValueError(
                 "mitigation.logit_adjustment: auto goes by what evaluation.probe_every reads, "
                 "which is 0: set it to auto or a number of steps, or give a number of nats"

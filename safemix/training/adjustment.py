@@ -29,14 +29,13 @@ from safemix.evaluate.line import best_shift, wrong_shares
 from safemix.evaluate.probe_reading import ProbeReading
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.settings import Settings
-from safemix.settings_levers import LOOKALIKES, LookalikesKey
+from safemix.settings_levers import LOOKALIKES, LookalikesKey, adjusts_itself
 from safemix.training.checkpoints import TRAINER_STATE, Checkpoint, callback_state
 from safemix.training.data import Mixture
 from safemix.training.process import shared
 
 __all__ = ["AdjustmentControl", "adjustment_control", "adjustment_line", "adjustment_of"]
 
-AUTO: Final = "auto"
 INTEGRAL: Final = 0.25
 LIMIT: Final = 3.0
 # Proportional part: steps at the largest learning rate in which an adjustment shows, and its range.
@@ -74,8 +73,8 @@ def adjustment_of(settings: Settings, mixture: Mixture) -> LogitAdjustment | Non
         )
     tokens = torch.tensor(found)
     sources = torch.tensor([mixture.plan.sources.index(name) for name in meant])
-    asked = mitigation.logit_adjustment
-    return LogitAdjustment(0.0 if asked == AUTO else float(asked), tokens, sources)
+    asked = 0.0 if adjusts_itself(mitigation) else float(mitigation.logit_adjustment)
+    return LogitAdjustment(asked, tokens, sources)
 
 
 def adjustment_line(
@@ -85,16 +84,15 @@ def adjustment_line(
     if adjustment is None:
         return ()
     words = ", ".join(repr(tokenizer.decode([token])) for token in adjustment.tokens.tolist())
-    asked = getattr(settings.mitigation, "logit_adjustment", 0)
-    if asked == AUTO:
+    auto = adjusts_itself(settings.mitigation)
+    if auto:
         end = "as much as keeps both sides closest to the model before training (auto)"
     else:
-        way = "less" if asked > 0 else "more"
-        end = f"{asked:g}, so that the trained model refuses {way} readily"
+        way = "less" if adjustment.amount > 0 else "more"
+        end = f"{adjustment.amount:g}, so that the trained model refuses {way} readily"
     line = f"logit_adjustment: {words} at the beginning of an answer are raised by {end}"
     mixed = getattr(settings.mitigation, LOOKALIKES, None)
-    builtin = mixed is not None and mixed.file is None and mixed.hub is None
-    if asked == AUTO and builtin and "builtin" in settings.evaluation.lookalikes:
+    if auto and mixed is not None and mixed.builtin and "builtin" in settings.evaluation.lookalikes:
         return (line, _SAME_HAND)
     return (line,)
 
@@ -182,7 +180,7 @@ def adjustment_control(
     Raises:
         CheckpointError: if the checkpoint's state cannot be read.
     """
-    if adjustment is None or getattr(settings.mitigation, "logit_adjustment", 0) != AUTO:
+    if adjustment is None or not adjusts_itself(settings.mitigation):
         return None
     try:
         if checkpoint is None:

@@ -17,6 +17,7 @@ from safemix.rows.read import read_source
 from safemix.rows.schema import Message
 from safemix.settings import Settings
 from safemix.settings_evaluation import EvaluationSettings
+from safemix.settings_levers import adjusts_itself
 from safemix.training.process import shared
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def dresses(settings: Settings) -> tuple[str, ...]:
     prompting = settings.task.prompting
     if prompting is not None and prompting.strategy != "benign":
         # What each dress needs is found out in that dress.
-        each = getattr(settings.mitigation, "logit_adjustment", 0) == "auto"
+        each = adjusts_itself(settings.mitigation)
         return ("plain", prompting.strategy, *(("styled",) if each else ()))
     return ("plain", "styled")
 
@@ -134,7 +135,7 @@ def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
     wanted = settings.evaluation
     many = -(-wanted.prompts // len(wanted.harmful))
     # Where a line is drawn between the two sides, both count as much.
-    part = 1 if getattr(settings.mitigation, "logit_adjustment", 0) == "auto" else 2
+    part = 1 if adjusts_itself(settings.mitigation) else 2
     few = max(1, wanted.prompts // part // len(wanted.lookalikes))
     sets = prompt_sets(wanted, settings.seed, many, few)
     chats = task_chats(settings)

@@ -141,8 +141,9 @@ def test_a_run_takes_the_tokens_from_its_rows() -> None:
     (line,) = adjustment_line(asked, found, tokenizer)
     assert "'<5>' at the beginning of an answer are raised by 0.5" in line
     assert "less readily" in line
-    (line,) = adjustment_line(settings(logit_adjustment=-0.5), found, tokenizer)
-    assert "more readily" in line
+    other = settings(logit_adjustment=-0.5)
+    (line,) = adjustment_line(other, adjustment_of(other, data), tokenizer)
+    assert "raised by -0.5, so that the trained model refuses more readily" in line
 
 
 def test_a_large_source_is_looked_at_all_over() -> None:
