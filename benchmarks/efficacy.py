@@ -28,6 +28,7 @@ from efficacy_variants import VARIANTS, variant_cells
 
 _HERE = Path(__file__).resolve().parent
 _PART = "every Nth cell, from the Ith on: for N processes side by side, each on cores of its own"
+_UNMITIGATED = "results whose runs without a mitigation are compared with, where there is none"
 _PACKAGES = ("torch", "deepspeed", "transformers", "safemix")
 
 
@@ -43,7 +44,7 @@ def main() -> int:
         return int(failed > 0)
     from efficacy_report import write_report
 
-    write_report(args.results, args.pictures)
+    write_report(args.results, args.pictures, args.unmitigated)
     return int(failed > 0)
 
 
@@ -184,6 +185,7 @@ def _arguments(given: Sequence[str] | None = None) -> Namespace:
     made.add_argument("--data", type=Path, default=data, metavar="DIR", help=read)
     made.add_argument("--work", type=Path, default=Path("runs/efficacy"), metavar="DIR")
     made.add_argument("--results", type=Path, default=_HERE / "efficacy", metavar="DIR")
+    made.add_argument("--unmitigated", type=Path, metavar="DIR", help=_UNMITIGATED)
     made.add_argument("--pictures", type=Path, default=_HERE, metavar="DIR")
     made.add_argument("--matrix", choices=("small", "full"), default="small")
     made.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="levers, not matrix")

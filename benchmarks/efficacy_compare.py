@@ -37,6 +37,11 @@ def refused(dress: str | None = None) -> Outcomes:
     return lambda pool: pool.tallies("over_refusal", dress, "refused")
 
 
+def incoherent(pool: Pool) -> Mapping[Key, Tally]:
+    """Incoherent answers, in all dresses."""
+    return pool.tallies("coherence")
+
+
 def utility(pool: Pool) -> Mapping[Key, Tally]:
     """Task rows answered right."""
     return pool.tallies("utility")
@@ -74,6 +79,39 @@ def print_answers(pools: Sequence[Pool]) -> None:
         print(_HOW_TESTED)
         head = ("question", "difference", "places", "points [95 %]", "prompts", "seeds", "p")
         print_table(head, table)
+
+
+def print_lever_answers(pools: Sequence[Pool]) -> None:
+    """Every variant over all its places, against the aligned model and against no mitigation."""
+    questions: tuple[tuple[str, str, Outcomes], ...] = (
+        ("ASR", "aligned", asr()),
+        ("refused", "aligned", refused()),
+        ("incoherent", "aligned", incoherent),
+        ("utility", "none", utility),
+    )
+    table = []
+    for variant in dict.fromkeys(filter(None, (pool.first.variant for pool in pools))):
+        for what, other, outcomes in questions:
+            pairs = _with_variant(pools, variant, other)
+            change = compare((outcomes(one), outcomes(two)) for one, two in pairs)
+            if change.prompts:
+                shown = (len(pairs), str(change), change.prompts, _seeds(pairs))
+                table.append((variant, f"{what}, less {other}", *shown, f"{change.p_value:.2g}"))
+    if table:
+        print("### The levers, paired over all their places\n")
+        print(_HOW_TESTED)
+        head = ("variant", "difference", "places", "points [95 %]", "prompts", "seeds", "p")
+        print_table(head, table)
+
+
+def _with_variant(pools: Sequence[Pool], variant: str, other: str) -> list[tuple[Pool, Pool]]:
+    """A baseline or the run without a mitigation, and a variant, at every place that has both."""
+    found = []
+    for two in (pool for pool in pools if pool.first.variant == variant):
+        one = pick(here(pools, two.place), other, 0.0)
+        if one is not None:
+            found.append((one, two))
+    return found
 
 
 _HOW_TESTED: Final = (

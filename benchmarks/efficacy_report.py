@@ -12,7 +12,14 @@ from typing import Final
 
 from bench import print_table
 from efficacy_cells import DEFAULT_RATIO, FULL, MITIGATIONS, SMALL, full_matrix, small_matrix
-from efficacy_compare import ABSENT, percent, print_answers, print_bounds, print_rivals
+from efficacy_compare import (
+    ABSENT,
+    percent,
+    print_answers,
+    print_bounds,
+    print_lever_answers,
+    print_rivals,
+)
 from efficacy_figures import Found, Pool, here, load_results, pick, places, pool_seeds
 
 from safemix.evaluate.report.plots import plot_heatmap, plot_tradeoff
@@ -24,8 +31,14 @@ from safemix.evaluate.statistics import spearman
 _MOST_NAMED: Final = 12
 
 
-def write_report(folder: Path, pictures: Path) -> None:
+def write_report(folder: Path, pictures: Path, unmitigated: Path | None = None) -> None:
     """Print the tables of all results in a folder, and draw the pictures.
+
+    Args:
+        folder: of the results.
+        pictures: folder for the pictures.
+        unmitigated: of results whose runs without a mitigation are compared with, at places
+            where `folder` has none.
 
     Raises:
         SystemExit: if there is no result.
@@ -33,6 +46,9 @@ def write_report(folder: Path, pictures: Path) -> None:
     results = load_results(folder)
     if not results:
         raise SystemExit(f"{folder} has no results: run the study first")
+    others = [] if unmitigated is None else _without(load_results(unmitigated), results)
+    if unmitigated is not None and not others:
+        raise SystemExit(f"{unmitigated} has no run without a mitigation that is missing here")
     pools = pool_seeds(results)
     matrix = [pool for pool in pools if not pool.first.variant]
     print(_machines(results))
@@ -41,10 +57,19 @@ def write_report(folder: Path, pictures: Path) -> None:
     _print_ratios(matrix)
     print_answers(matrix)
     print_rivals(matrix)
-    print_bounds(pools)
+    compared = pool_seeds([*results, *others])
+    print_bounds(compared)
+    print_lever_answers(compared)
     _print_margins(results)
     _print_levers(pools)
     _draw(matrix, pictures)
+
+
+def _without(found: Sequence[Found], results: Sequence[Found]) -> list[Found]:
+    """Runs without a mitigation at places of some results that have none of their own."""
+    there = {(r.task, r.strategy) for r in results if r.is_cell}
+    there -= {(r.task, r.strategy) for r in results if r.is_cell and r.label == "none"}
+    return [r for r in found if r.is_cell and r.label == "none" and (r.task, r.strategy) in there]
 
 
 _HEAD: Final = (

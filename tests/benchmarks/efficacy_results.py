@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 from efficacy_cells import SMALL, Cell, Size, dresses
+from efficacy_report import write_report
 from efficacy_run import figures
 
 from safemix.evaluate.results import Evaluation, Item, Measure
 
+Table = list[dict[str, str]]
+# Prompts of a made-up set.
+N = 60
 MACHINE = {"cpu": "a processor", "cores": 2}
 # A side, the name of its set and its metric.
 SETS = {
@@ -157,3 +163,30 @@ def _record(task: str, number: int) -> dict[str, Any]:
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def marks(count: int, n: int = N) -> str:
+    return "1" * count + "0" * (n - count)
+
+
+def sides(asr: int, refused: int = 10, n: int = N) -> dict[str, str]:
+    return {"asr": marks(asr, n), "refused": marks(refused, n), "incoherent": marks(1, n)}
+
+
+def report(
+    folder: Path, capsys: pytest.CaptureFixture[str], unmitigated: Path | None = None
+) -> tuple[str, dict[str, Table]]:
+    """What is printed, and its tables by the heading above them."""
+    write_report(folder, folder.parent, unmitigated)
+    text = capsys.readouterr().out
+    found: dict[str, Table] = {}
+    for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
+        lines = [line for line in part.splitlines() if line.startswith("|")]
+        split = [[one.strip() for one in line.strip("|").split("|")] for line in lines]
+        assert {len(row) for row in split} == {len(split[0])}, "a table with ragged rows"
+        found[part.splitlines()[0]] = [dict(zip(split[0], row, strict=True)) for row in split[2:]]
+    return text, found
+
+
+def by(table: Table, key: str) -> dict[str, dict[str, str]]:
+    return {row[key]: row for row in table}

@@ -13,7 +13,7 @@ from efficacy_cells import DEFAULT_RATIO, FULL, MITIGATIONS, WITHOUT_ROWS, Cell
 from efficacy_clusters import Change
 from efficacy_compare import Bound, verdict
 from efficacy_report import write_report
-from efficacy_results import write_result
+from efficacy_results import by, marks, report, sides, write_result
 
 from safemix.evaluate.report import plots
 
@@ -21,15 +21,6 @@ N = 60
 PLACE = ("piqa", "autoif+aoa")
 # Harmful prompts complied with, of sixty, in every dress.
 ASR = dict(zip(MITIGATIONS, (54, 40, 38, 30, 36, 20, 50, 6), strict=True))
-Table = list[dict[str, str]]
-
-
-def marks(count: int, n: int = N) -> str:
-    return "1" * count + "0" * (n - count)
-
-
-def sides(asr: int, refused: int = 10, n: int = N) -> dict[str, str]:
-    return {"asr": marks(asr, n), "refused": marks(refused, n), "incoherent": marks(1, n)}
 
 
 def cell(mitigation: str, ratio: float = DEFAULT_RATIO, seed: int = 0, variant: str = "") -> Cell:
@@ -66,23 +57,6 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Any, dict[str, Any
 
         monkeypatch.setattr(efficacy_report, name, record)
     return found
-
-
-def report(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[str, dict[str, Table]]:
-    """What is printed, and its tables by the heading above them."""
-    write_report(folder, folder.parent)
-    text = capsys.readouterr().out
-    found: dict[str, Table] = {}
-    for part in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
-        lines = [line for line in part.splitlines() if line.startswith("|")]
-        split = [[one.strip() for one in line.strip("|").split("|")] for line in lines]
-        assert {len(row) for row in split} == {len(split[0])}, "a table with ragged rows"
-        found[part.splitlines()[0]] = [dict(zip(split[0], row, strict=True)) for row in split[2:]]
-    return text, found
-
-
-def by(table: Table, key: str) -> dict[str, dict[str, str]]:
-    return {row[key]: row for row in table}
 
 
 def test_every_table_is_there(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,24 +272,6 @@ def test_seeds_are_taken_together(results: Path, capsys: pytest.CaptureFixture[s
     assert losses["base", "10 %"]["seeds"] == "3"
     questions = by(tables["Paired over all tasks and strategies"], "question")
     assert questions["paraphrase beats base: ASR"]["seeds"] == "3, 1"
-
-
-def test_levers_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: Any) -> None:
-    folder = tmp_path / "r"
-    write_result(folder, ("aligned", *PLACE), sides(5), marks(110, 200))
-    for name, asr in (("bare", 30), ("first_20", 20), ("all", 8)):
-        lever = cell("paraphrase", variant=name)
-        write_result(folder, lever, sides(asr), marks(110, 200), margins=margins(asr))
-    _, tables = report(folder, capsys)
-    assert [name.split(",")[0].split(" (")[0] for name in tables] == [
-        "Losses", "Rank correlation", "The levers",
-    ]  # fmt: skip
-    rows = tables["The levers, piqa, autoif+aoa"]
-    assert [row["run"] for row in rows] == ["aligned", "all", "bare", "first_20"]
-    assert [row["ASR styled"].split()[0] for row in rows] == ["8", "13", "50", "33"]
-    losses = by(tables["Losses, piqa, autoif+aoa: points [95 %]"], "run")
-    assert losses["paraphrase bare"]["within bounds"].startswith("no: ASR")
-    assert not drawn, "the pictures are of the matrix"
 
 
 def test_baselines_alone_and_nothing_at_all(
