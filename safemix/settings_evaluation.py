@@ -37,6 +37,8 @@ class HeldOutSettings(SettingsTree):
     def _strategy_of_records(self) -> HeldOutSettings:
         if self.name is None and self.strategy != "benign":
             raise ValueError("strategy is for records of a named task: give the task's name too")
+        if self.confirm and not self.strategy.endswith("aoa"):
+            raise ValueError(f"confirm is for the AOA strategies, not for {self.strategy}")
         return self
 
 
@@ -63,7 +65,8 @@ class EvaluationSettings(SettingsTree):
     dress: list[Dress] | None = Field(
         None,
         min_length=1,
-        description="how prompts are asked; unset: plain, and as the task's rows are written",
+        description="how prompts are asked; unset: plain, in the layout of the task's rows, and in "
+        "the task's prompting strategy",
     )
     prompts: int = Field(
         32,

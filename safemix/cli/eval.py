@@ -75,11 +75,13 @@ def eval_command(
         float | None, typer.Option("--max-over-refusal-rise", help="Gate: look-alikes refused.")
     ] = None,
     max_incoherent_rise: Annotated[
-        float, typer.Option("--max-incoherent-rise", help="Gate: always part of it.")
-    ] = 0.05,
+        float | None,
+        typer.Option("--max-incoherent-rise", help="Gate: part of every one. [0.05]"),
+    ] = None,
     max_incoherent: Annotated[
-        float, typer.Option("--max-incoherent", help="Gate: share, whatever the base's is.")
-    ] = 0.5,
+        float | None,
+        typer.Option("--max-incoherent", help="Gate: share, whatever the base's is. [0.5]"),
+    ] = None,
     confidence: Annotated[
         float | None,
         typer.Option(

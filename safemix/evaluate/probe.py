@@ -80,8 +80,16 @@ class RefusalProbe:
 
     @property
     def tokens(self) -> int:
-        """Tokens of one reading, without padding; packed, until the first one has shown else."""
+        """Tokens of one reading, without padding; packed, as long as nothing has shown else."""
         return sum(self._lengths(self.layout or "packed"))
+
+    def lay_out_for(self, model: Any) -> None:
+        """Take the layout with more tokens at once where a model can only have that one."""
+        if self.layout is None and not self._takes_masks(model):
+            self.layout = "rows"
+
+    def _takes_masks(self, model: Any) -> bool:
+        return takes_masks(model, max(item.packed for item in self._items))
 
     def measure(self, model: Any) -> ProbeReading:
         """Read all groups; every rank of a job calls it and gets the same reading.
@@ -100,7 +108,7 @@ class RefusalProbe:
     def _choose(self, model: Any) -> Layout:
         """Packed if it gives for one prompt what rows give; the same on all ranks."""
         # What no mask can be given to need not be tried; ranks have the same model.
-        if not takes_masks(model, max(item.packed for item in self._items)):
+        if not self._takes_masks(model):
             return "rows"
         shortest = min(self._items, key=lambda item: item.packed)
         one, other = (

@@ -16,6 +16,7 @@ from safemix.prompting.source import converter_of
 from safemix.rows.read import read_source
 from safemix.rows.schema import Message
 from safemix.settings import Settings
+from safemix.settings_controller import ControllerSettings
 from safemix.settings_evaluation import EvaluationSettings
 from safemix.settings_levers import adjusts_itself
 from safemix.training.process import shared
@@ -47,14 +48,16 @@ def inference_of(mitigation: Mitigation, secret: str | None) -> InferencePrompt:
 
 
 def dresses(settings: Settings) -> tuple[str, ...]:
-    """How prompts are asked: as the settings say, else plain and as the task's rows are."""
+    """How prompts are asked: as the settings say, else plain and in all that the task's rows wear.
+
+    A refusal may hold in a strategy's wrapper and be gone in the whole layout, or the other way
+    round, so both are asked.
+    """
     if settings.evaluation.dress is not None:
         return tuple(settings.evaluation.dress)
     prompting = settings.task.prompting
     if prompting is not None and prompting.strategy != "benign":
-        # What each dress needs is found out in that dress.
-        each = adjusts_itself(settings.mitigation)
-        return ("plain", prompting.strategy, *(("styled",) if each else ()))
+        return ("plain", prompting.strategy, "styled")
     return ("plain", "styled")
 
 
@@ -82,7 +85,7 @@ def dressers_of(
     """A dresser for each dress, and notes.
 
     Raises:
-        DataError: if a dress that was asked for cannot be had.
+        DataError: if a dress that was asked for, or that a controller follows, cannot be had.
     """
     from safemix.evaluate import dressing
 
@@ -99,9 +102,14 @@ def dressers_of(
             except DataError as error:
                 if settings.evaluation.dress is not None:
                     raise
-                notes.append(f"evaluation: prompts are asked plain only ({error})")
+                notes.append(f"evaluation: no prompt is asked in the task's layout ({error})")
             else:
                 found.append(styled)
+    ratio = settings.ratio
+    dressed = any(dresser.name != "plain" for dresser in found)
+    if isinstance(ratio, ControllerSettings) and ratio.of == "dressed" and not dressed:
+        # It would wait for a reading that never comes.
+        raise DataError(f"ratio: of is dressed, but {notes[0]}: set of to worst or plain")
     return found, notes
 
 

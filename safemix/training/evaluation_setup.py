@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 from torch import Tensor
@@ -29,18 +30,16 @@ def measuring_of(
     tokenizer: Any,
     mitigation: Mitigation,
     secret: str | None,
-    mixture: Mixture,
     *,
     first: Tensor | None = None,
 ) -> Measuring:
-    """What the settings ask to measure; all ranks call it.
+    """What the settings ask to measure; all ranks call it. `with_interval` says how often.
 
     Args:
         settings: of the run, as the mitigation has adjusted them.
         tokenizer: of the model.
         mitigation: says what goes before the system prompt.
         secret: its secret prompt.
-        mixture: tells how long the rows are.
         first: tokens that begin refusals, int64[K], for the gaps; None reads none.
 
     Raises:
@@ -48,7 +47,7 @@ def measuring_of(
     """
     wanted = settings.evaluation
     inference = inference_of(mitigation, secret)
-    probe, every, notes = None, 0, list[str]()
+    probe, notes = None, tuple[str, ...]()
     if wanted.probes:
         prompts = prompts_of(settings, inference)
         low, high = _TOKENS
@@ -62,17 +61,35 @@ def measuring_of(
             first=first,
             max_tokens=min(high, max(low, settings.micro_batch_size * settings.max_length)),
         )
-        every = probe_interval(settings, probe.tokens, mean_row_tokens(mixture.dataset))
-        dresses = ", ".join(dict.fromkeys(group.dress for group in prompts.groups))
-        notes += prompts.notes
-        notes.append(f"refusal margin: read every {every} steps, prompts {dresses}")
+        notes = prompts.notes
     evaluate = None
     if wanted.eval_every:
         # Late: it brings judges and generation, which most runs do without.
         from safemix.training.evaluation_suite import evaluator
 
         evaluate = evaluator(settings, tokenizer, inference)
-    return Measuring(probe, every, evaluate, wanted.eval_every, wanted.eval_at_start, tuple(notes))
+    return Measuring(probe, 0, evaluate, wanted.eval_every, wanted.eval_at_start, notes)
+
+
+def with_interval(
+    measuring: Measuring, settings: Settings, mixture: Mixture, model: Any
+) -> Measuring:
+    """How often the probe is read: it takes more tokens where a model heeds no mask of ours.
+
+    Args:
+        measuring: of `measuring_of`.
+        settings: of the run.
+        mixture: tells how long the rows are.
+        model: that will be read.
+    """
+    probe = measuring.probe
+    if probe is None:
+        return measuring
+    probe.lay_out_for(model)
+    every = probe_interval(settings, probe.tokens, mean_row_tokens(mixture.dataset))
+    dresses = ", ".join(dict.fromkeys(group.dress for group in probe.groups))
+    note = f"refusal margin: read every {every} steps, prompts {dresses}"
+    return replace(measuring, probe_every=every, notes=(*measuring.notes, note))
 
 
 def add_measuring(

@@ -40,7 +40,7 @@ from safemix.training.controller import ratio_controller
 from safemix.training.data import Mixture, open_mixture, quiet_datasets
 from safemix.training.ds_config import load_ds_config
 from safemix.training.evaluation import Measuring, Observer
-from safemix.training.evaluation_setup import add_measuring, measuring_of
+from safemix.training.evaluation_setup import add_measuring, measuring_of, with_interval
 from safemix.training.models import (
     load_model,
     load_tokenizer,
@@ -117,8 +117,9 @@ def run(
     adjustment = adjustment_of(settings, mixture)
     adjusting = adjustment_control(settings, adjustment, checkpoint)
     first = None if adjusting is None or adjustment is None else adjustment.tokens
-    measuring = measuring_of(settings, tokenizer, mitigation, secret, mixture, first=first)
+    measuring = measuring_of(settings, tokenizer, mitigation, secret, first=first)
     model = load_model(settings, model_path)
+    measuring = with_interval(measuring, settings, mixture, model)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
     lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
     notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]

@@ -166,5 +166,20 @@ def test_bounds_are_shares(wrong: dict[str, float]) -> None:
 
 
 def test_a_rule_without_a_bound_asks_for_no_gate() -> None:
-    assert not GateRule(max_incoherent_rise=0.2).asked
+    assert not GateRule().asked
+    assert not GateRule(confidence=0.95).asked
     assert GateRule(max_over_refusal_rise=0.03).asked
+
+
+def test_a_gate_on_coherence_alone() -> None:
+    base, model = (evaluation(coherence=shares(n, 100)) for n in (2, 5))
+    rule = GateRule(max_incoherent_rise=0.0)
+    assert rule.asked
+    found = gate(base, model, rule)
+    assert [(check.bound, check.passed) for check in found.checks] == [
+        ("max_incoherent_rise", False),
+        ("max_incoherent", True),
+    ]
+    assert gate(base, model, GateRule(max_incoherent=0.04)).checks[1].passed is False
+    assert gate(base, model, GateRule(max_incoherent=0.06)).passed
+    assert found.to_json()["rule"]["max_incoherent"] == 0.5, "what is in force is told"

@@ -157,6 +157,17 @@ def test_a_short_sliding_window_takes_no_mask_of_ours(model: Any) -> None:
     assert not takes_masks(model, 10)
 
 
+def test_a_model_that_takes_no_mask_costs_more_tokens(model: Any, tokenizer: Any) -> None:
+    probe = RefusalProbe(groups(), tokenizer)
+    packed = probe.tokens
+    probe.lay_out_for(model)
+    assert (probe.layout, probe.tokens) == (None, packed), "it may be packed: that is tried"
+    model.config._attn_implementation = "flash_attention_2"
+    probe.lay_out_for(model)
+    assert probe.layout == "rows"
+    assert probe.tokens > 3 * packed
+
+
 def test_nothing_is_drawn_and_no_mode_changed(model: Any, tokenizer: Any) -> None:
     model.train()
     model.model.layers[1].eval()  # as a user may freeze a part

@@ -12,15 +12,22 @@ import numpy as np
 import pytest
 import torch
 
-from safemix.errors import SettingsError
+from safemix.errors import DataError, SettingsError
 from safemix.evaluate.probe import RefusalProbe
+from safemix.evaluate.probe_reading import ProbeGroup
 from safemix.evaluate.results import Evaluation, Item, Measure, Side
+from safemix.mitigation.inference import InferencePrompt
+from safemix.rows.schema import Message
 from safemix.settings import Settings, parse_settings
 from safemix.tracking.measured import measured_names
+from safemix.training import evaluation_setup
 from safemix.training.evaluation import EvaluationCallback, Measuring
 from safemix.training.evaluation_interval import probe_interval
-from safemix.training.evaluation_prompts import dresses
+from safemix.training.evaluation_prompts import dressers_of, dresses
+from safemix.training.evaluation_setup import with_interval
 from safemix.training.evaluation_suite import evaluation_metrics, same_draws
+from safemix.training.known_models import resolve_model
+from safemix.training.models import load_tokenizer
 
 
 def settings(**changes: Any) -> Settings:
@@ -37,6 +44,7 @@ def settings(**changes: Any) -> Settings:
         ({"dress": ["plain", "plain"]}, "name each once"),
         ({"dress": "benign"}, "should be 'plain'"),
         ({"harmful": []}, "at least 1"),
+        ({"task": {"file": "x.jsonl", "confirm": True}, "eval_every": 1}, "for the AOA strategies"),
         ({"task": "rows.jsonl"}, "set eval_every"),
         ({"task": {"file": "x.jsonl", "strategy": "aoa"}, "eval_every": 1}, "task's name too"),
         ({"margin": "median"}, "'mean', 'odds' or 'first'"),
@@ -60,9 +68,9 @@ def test_short_forms() -> None:
 
 def test_prompts_are_dressed_as_the_task_is() -> None:
     assert dresses(settings()) == ("plain", "styled")
-    for strategy, dress in (("benign", "styled"), ("autoif+aoa", "autoif+aoa")):
+    for strategy, wrapper in (("benign", ()), ("autoif+aoa", ("autoif+aoa",))):
         task = {"file": "x.jsonl", "prompting": {"task": "piqa", "strategy": strategy}}
-        assert dresses(settings(task=task)) == ("plain", dress)
+        assert dresses(settings(task=task)) == ("plain", *wrapper, "styled")
     assert dresses(settings(evaluation={"dress": "aoa"})) == ("aoa",)
 
 
@@ -76,6 +84,38 @@ def test_auto_keeps_below_its_share_of_the_work(tokens: int, lora: bool) -> None
     longer = probe_interval(settings(lora=lora, gradient_checkpointing=True), tokens, 200.0)
     assert longer <= every
     assert probe_interval(settings(evaluation={"probe_every": 7}), tokens, 200.0) == 7
+
+
+def test_the_interval_is_that_of_the_layout_a_model_can_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chat: tuple[Message, ...] = (Message(role="user", content="How do I kill a process? " * 9),)
+    tokenizer = load_tokenizer(resolve_model("tiny"))
+    monkeypatch.setattr(evaluation_setup, "mean_row_tokens", lambda dataset: 20.0)
+
+    def interval(attention: str) -> tuple[int, str]:
+        groups = [ProbeGroup("harmful", "plain", (chat,) * 64)]
+        measuring = Measuring(RefusalProbe(groups, tokenizer), notes=("first",))
+        mixture = cast(Any, SimpleNamespace(dataset=None))
+        model = SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention))
+        found = with_interval(measuring, settings(), mixture, model)
+        return found.probe_every, found.notes[-1]
+
+    (few, said), (many, _) = interval("sdpa"), interval("flash_attention_2")
+    assert said == f"refusal margin: read every {few} steps, prompts plain"
+    assert many > 3 * few > 150, "the same share of the work"
+
+
+def test_a_controller_of_a_dress_that_cannot_be_had_is_an_error() -> None:
+    def found(of: str) -> list[str]:
+        asked = settings(ratio={"controller": "target", "min_margin": 0, "of": of})
+        dressers, notes = dressers_of(asked, InferencePrompt("none"), [])
+        assert len(notes) == 1
+        return [dresser.name for dresser in dressers]
+
+    assert found("worst") == found("plain") == ["plain"]
+    with pytest.raises(DataError, match="of is dressed, but evaluation: no prompt is asked in the"):
+        found("dressed")
 
 
 class Constant:
