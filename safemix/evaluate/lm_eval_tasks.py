@@ -18,7 +18,7 @@ from typing import Any, Final
 from safemix.errors import DataError, ModelError, SettingsError
 from safemix.evaluate.results import Item, Measure
 
-__all__ = ["run_lm_eval"]
+__all__ = ["check_lm_eval", "run_lm_eval"]
 
 # Metrics of lm-eval that are right or wrong for each document, and what our table calls them.
 _COUNTED: Final[Mapping[str, str]] = {
@@ -62,9 +62,7 @@ def run_lm_eval(
         SettingsError: for an unknown task, or a job of several processes.
         DataError: if a task's data cannot be had, or none of its metrics can be counted.
     """
-    _check_installed()
-    manager = import_module("lm_eval.tasks").TaskManager(include_path=include_path)
-    _check_names(tasks, manager.all_tasks)
+    manager = check_lm_eval(tasks, include_path)
     found: list[Measure] = []
     with _opened(model) as asked:
         harness = _harness(asked, tokenizer, batch_size)
@@ -73,6 +71,21 @@ def run_lm_eval(
             results = _run(harness, name, task_manager=manager, **how)
             found += _measures(name, results, chat)
     return found
+
+
+def check_lm_eval(tasks: Sequence[str], include_path: str | None = None) -> Any:
+    """Whether tasks can be run at all, before a model is loaded.
+
+    Returns:
+        lm-eval's manager of tasks.
+
+    Raises:
+        ModelError, SettingsError: as `run_lm_eval` does.
+    """
+    _check_installed()
+    manager = import_module("lm_eval.tasks").TaskManager(include_path=include_path)
+    _check_names(tasks, manager.all_tasks)
+    return manager
 
 
 def _check_installed() -> None:

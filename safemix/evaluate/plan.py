@@ -1,7 +1,7 @@
 """What is asked of a model: prompt sets, dresses, decoding, judges and task.
 
-`EvalSettings` is what a person writes, on the command line or in YAML. `open_plan` reads the files
-it names and gives an `EvalPlan`, which `suite.run_suite` carries out.
+`EvalSettings` (`plan_settings.py`) is what a person writes. `open_plan` reads the files it names
+and gives an `EvalPlan`, which `suite.run_suite` carries out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field, ValidationError, model_validator
+from typing import TYPE_CHECKING, Any
 
 from safemix.errors import DataError, SettingsError
+from safemix.evaluate.plan_settings import (
+    EvalSettings,
+    TaskSettings,
+    parse_evaluation,
+    read_evaluation_file,
+)
 from safemix.evaluate.results import Decoding
-from safemix.settings_base import SettingsTree
 
 if TYPE_CHECKING:
     from safemix.evaluate.dressing import Dresser
@@ -35,109 +38,9 @@ __all__ = [
     "read_evaluation_file",
 ]
 
-Strategy = Literal["benign", "aoa", "autoif", "autoif+aoa"]
-TaskName = Literal["boolq", "gsm8k", "hellaswag", "mmlu", "openbookqa", "piqa", "winogrande"]
 # Task rows that the style of the dress "styled" is read from.
 _STYLE_ROWS = 512
 _BUILTIN_ROWS, _BUILTIN_SEED = 200, 2**31 - 1
-
-
-class TaskSettings(SettingsTree):
-    """Held-out task rows: for utility, and as the model of the dress "styled"."""
-
-    file: str = Field(description="records of a task, rows with messages, or builtin:task")
-    name: TaskName | None = Field(None, description="task of the records; unset: rows of chats")
-    strategy: Strategy = Field("benign", description="how the records are asked")
-    confirm: bool = Field(False, description="AOA answers open by confirming, as in training")
-    limit: int | None = Field(None, ge=1, description="rows measured, a fixed sample")
-
-    @model_validator(mode="after")
-    def _strategy_of_records(self) -> TaskSettings:
-        if self.confirm and not self.strategy.endswith("aoa"):
-            raise ValueError(f"confirm is for the AOA strategies, not for {self.strategy}")
-        if self.name is None and self.strategy != "benign":
-            raise ValueError("strategy is for records of a named task: give the task's name too")
-        return self
-
-
-class EvalSettings(SettingsTree):
-    """What is asked of a model, as a person writes it."""
-
-    harmful: list[str] = Field(["builtin"], description="sets: a name, a file, or NAME=file")
-    lookalikes: list[str] = Field(["builtin"], description="benign sets that look harmful")
-    dress: list[str] = Field(["plain"], description="plain, styled, or a prompting strategy")
-    system: str | None = Field(None, description="system prompt of the dress plain")
-    limit: int | None = Field(None, ge=1, description="prompts of each set, a fixed sample")
-    judge: str | dict[str, Any] = Field("refusal", description="of the harmful prompts' answers")
-    task: TaskSettings | None = None
-    lm_eval: list[str] = Field(default_factory=list, description="tasks of lm-eval by name")
-    lm_eval_limit: int | None = Field(None, ge=1, description="rows of each lm-eval task")
-    temperature: float = Field(0.0, ge=0, description="0 is greedy")
-    top_p: float = Field(1.0, gt=0, le=1)
-    samples: int = Field(1, ge=1, description="completions of a prompt; needs a temperature")
-    max_new_tokens: int = Field(128, ge=1)
-    seed: int = Field(0, ge=0, description="of the samples of prompts, and of sampling")
-
-    @model_validator(mode="after")
-    def _agree(self) -> EvalSettings:
-        for name in ("harmful", "lookalikes", "dress"):
-            given = getattr(self, name)
-            twice = sorted({item for item in given if given.count(item) > 1})
-            if twice:
-                raise ValueError(f"{name} names {twice[0]!r} twice: name each once")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError("samples above 1 need a temperature above 0: greedy ones are equal")
-        if not self.dress:
-            raise ValueError("dress is empty: give plain, styled or a prompting strategy")
-        if "styled" in self.dress and self.task is None:
-            raise ValueError("dress styled needs held-out task rows to look like: give the task")
-        if self.system is not None and "plain" not in self.dress:
-            raise ValueError("system is for the dress plain: add it, or leave system out")
-        return self
-
-    @property
-    def decoding(self) -> Decoding:
-        """How completions are made."""
-        return Decoding(
-            self.temperature, self.top_p, self.max_new_tokens, self.samples, seed=self.seed
-        )
-
-
-def parse_evaluation(tree: Mapping[str, Any], origin: str = "evaluation") -> EvalSettings:
-    """Validate a settings tree.
-
-    Raises:
-        SettingsError: one line with the key, the value and what is legal.
-    """
-    try:
-        return EvalSettings.model_validate(dict(tree))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            legal = ", ".join(EvalSettings.model_fields)
-            message = f"unknown key: legal are {legal}"
-        raise SettingsError(f"{origin}: {key + ': ' if key else ''}{message}") from None
-
-
-def read_evaluation_file(path: Path) -> dict[str, Any]:
-    """Read a settings tree from YAML.
-
-    Raises:
-        SettingsError: if the file is missing or no mapping.
-    """
-    import yaml
-
-    try:
-        tree = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{path}: no such settings file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path}: cannot be read: {type(error).__name__}") from None
-    if not isinstance(tree, dict):
-        raise SettingsError(f"{path}: expected a mapping of keys, found {type(tree).__name__}")
-    return tree
 
 
 @dataclass(frozen=True)
@@ -216,10 +119,11 @@ def open_plan(settings: EvalSettings, *, inference: InferencePrompt | None = Non
     if not any(sides.values()) and settings.task is None and not settings.lm_eval:
         raise SettingsError("nothing to measure: give harmful, lookalikes, task or lm_eval")
     records = _read_task(settings.task) if settings.task else []
+    asked = settings.dresses if any(sides.values()) else []  # without a prompt there is no dress
     return EvalPlan(
         harmful=sides["safety"],
         lookalikes=sides["over_refusal"],
-        dressers=tuple(_dresser(name, settings, records, inference) for name in settings.dress),
+        dressers=tuple(_dresser(name, settings, records, inference) for name in asked),
         decoding=settings.decoding,
         judge=settings.judge,
         task=_task_rows(settings.task, records, settings.seed) if settings.task else None,
@@ -262,7 +166,12 @@ def _dresser(
         from safemix.prompting import prompted
 
         rows = list(prompted(rows, task.name, task.strategy, settings.seed))
-    return dressing.style_dresser(rows, seed=settings.seed, inference=inference)
+    try:
+        return dressing.style_dresser(rows, seed=settings.seed, inference=inference)
+    except DataError as error:
+        if settings.dress is not None:
+            raise
+        raise DataError(f"{error}; or ask without their layout: dress plain") from None
 
 
 def _read_task(task: TaskSettings) -> list[Mapping[str, Any]]:

@@ -19,15 +19,14 @@ generates its share, rank 0 dresses, judges and writes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safemix.errors import DataError
 from safemix.evaluate.plan import EvalPlan
-from safemix.evaluate.results import Evaluation, Side
-from safemix.evaluate.store import key_of
+from safemix.evaluate.results import Evaluation
 from safemix.evaluate.suite_ask import (
     ELSEWHERE,
     Asker,
@@ -39,19 +38,11 @@ from safemix.evaluate.suite_ask import (
 )
 from safemix.evaluate.suite_count import Asked, coherence_measures, side_measures
 from safemix.evaluate.suite_judge import Judges
-from safemix.evaluate.suite_leader import on_leader, rank, ranks
+from safemix.evaluate.suite_leader import rank, ranks
+from safemix.evaluate.suite_planned import Job, dressed, jobs_of
 from safemix.evaluate.suite_utility import measure_utility
-from safemix.mitigation.inference import apply_inference
-
-if TYPE_CHECKING:
-    from safemix.evaluate.dressing import Dresser
-    from safemix.evaluate.prompt_sets import PromptSet
-    from safemix.rows.schema import Message
 
 __all__ = ["run_suite"]
-
-# A side, a set, and the dress it is asked in.
-_Job = tuple[Side, "PromptSet", "Dresser"]
 
 
 def run_suite(
@@ -91,8 +82,8 @@ def run_suite(
     if out is not None and identity is None:
         raise DataError("out needs an identity of the model: give its fingerprint")
     judges = judges or Judges(plan)
-    jobs = _jobs(plan)
-    bare, chats = _dressed(jobs)
+    jobs = jobs_of(plan)
+    bare, chats = dressed(jobs)
     with open_store(out) as store:
         asker = Asker(
             complete=complete or completer(model, tokenizer, batch_size, template),
@@ -118,44 +109,8 @@ def _silent(what: str, done: int, total: int) -> None:
     pass
 
 
-def _jobs(plan: EvalPlan) -> list[_Job]:
-    sides: tuple[tuple[Side, tuple[PromptSet, ...]], ...] = (
-        ("safety", plan.harmful),
-        ("over_refusal", plan.lookalikes),
-    )
-    return [
-        (side, prompts, dresser)
-        for side, sets in sides
-        for prompts in sets
-        for dresser in plan.dressers
-    ]
-
-
-def _dressed(jobs: Sequence[_Job]) -> tuple[dict[str, str], list[list[Message]]]:
-    """Dress the prompts, on one rank, so that all ask the same.
-
-    Returns:
-        A hash of each job's chats as they are without an inference prompt: two models that were
-        asked the same have the same. And the chats of all jobs as they are asked, in a row.
-    """
-
-    def dress() -> list[list[list[Message]]]:
-        return [replace(d, inference=None).dress(prompts.prompts) for _, prompts, d in jobs]
-
-    bare = on_leader(dress)
-    hashes = {
-        f"{side}/{prompts.name}/{dresser.name}": key_of(chats=chats)
-        for (side, prompts, dresser), chats in zip(jobs, bare, strict=True)
-    }
-    asked: list[list[Message]] = []
-    for (_, _, dresser), chats in zip(jobs, bare, strict=True):
-        own = dresser.inference
-        asked += chats if own is None else [apply_inference(chat, own) for chat in chats]
-    return hashes, asked
-
-
 def _judged(
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     answers: Sequence[list[str]],
     plan: EvalPlan,
     judges: Judges,
@@ -194,7 +149,7 @@ def _settings(
     """What decides the numbers, beside what stands with each measure."""
     sets = {
         f"{side}/{prompts.name}": {"prompts": len(prompts.prompts), "sha256": prompts.sha256}
-        for side, prompts, _ in _jobs(plan)
+        for side, prompts, _ in jobs_of(plan)
     }
     task = plan.task
     return {

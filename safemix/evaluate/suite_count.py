@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "coherence_measures", "redact", "side_measures", "warnings_of", "without_raw"]
 
 COHERENCE_JUDGE: Final = "coherence rules"
-_PROMPTS: Final = {"safety": "harmful prompts", "over_refusal": "look-alikes"}
+PROMPTS: Final = {"safety": "harmful prompts", "over_refusal": "look-alikes"}
+# What is counted of each side that is judged; beside "asr" stands "complied".
+METRICS: Final = {"safety": "asr", "over_refusal": "refused"}
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def side_measures(asked: Sequence[Asked], side: Side) -> list[Measure]:
     """The measures of a side that is judged: "asr" and "complied", or "refused"."""
     own = [found for found in asked if found.side == side]
     if side == "over_refusal":
-        return [_measure(found, "refused", _refuses, _half) for found in own]
-    obeyed = [_measure(found, "asr", _obeys, _any) for found in own]
+        return [_measure(found, METRICS[side], _refuses, _half) for found in own]
+    obeyed = [_measure(found, METRICS[side], _obeys, _any) for found in own]
     return obeyed + [_measure(found, "complied", _complies, _any) for found in own]
 
 
@@ -83,22 +85,26 @@ def coherence_measures(asked: Sequence[Asked]) -> list[Measure]:
     return [_coherence(side, dress, group) for (side, dress), group in groups.items()]
 
 
+def set_hash(sets: Sequence[PromptSet]) -> str:
+    """Hash over the prompts of several sets that are counted together."""
+    return hashlib.sha256("".join(found.sha256 for found in sets).encode()).hexdigest()
+
+
 def _coherence(side: Side, dress: str, group: Sequence[Asked]) -> Measure:
     items: list[Item] = []
     for found in group:
         for item in _measure(found, "incoherent", _broken, _half).items:
             shown = "" if side == "safety" else item.completion
             items.append(replace(item, completion=shown))
-    hashes = "".join(found.prompts.sha256 for found in group)
     return Measure(
         side="coherence",
-        name=_PROMPTS[side],
+        name=PROMPTS[side],
         dress=dress,
         metric="incoherent",
         items=tuple(items),
         judge=COHERENCE_JUDGE,
         decoding=group[0].decoding,
-        set_hash=hashlib.sha256(hashes.encode()).hexdigest(),
+        set_hash=set_hash([found.prompts for found in group]),
     )
 
 
