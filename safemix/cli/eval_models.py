@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safemix.errors import SettingsError
 from safemix.evaluate.loading_models import ModelPlace
 from safemix.training.process import world_size
+
+if TYPE_CHECKING:
+    from safemix.evaluate.results import Evaluation
 
 # Ranks wait for each other while one generates a long share.
 _PATIENCE = timedelta(hours=24)
@@ -53,3 +57,16 @@ def check_backend(backend: str, device: str) -> None:
         raise SettingsError(f"--device is {device!r}: legal are auto, cpu")
     if backend == "vllm" and world_size() > 1:
         raise SettingsError("--backend vllm runs in one process and takes all GPUs: no launcher")
+
+
+def check_earlier(base: Evaluation, backend: str) -> None:
+    """Whether an earlier result can be compared with what a backend will generate.
+
+    Raises:
+        DataError: if another backend generated it.
+        HostError: for vllm, if it is not installed.
+    """
+    from safemix.evaluate.compare import check_backends
+    from safemix.evaluate.vllm_generate import vllm_name
+
+    check_backends(base, vllm_name() if backend == "vllm" else backend)

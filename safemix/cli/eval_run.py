@@ -14,7 +14,7 @@ from safemix.cli.eval_files import (
     show,
     write_results,
 )
-from safemix.cli.eval_models import check_backend, default_out, start_ranks
+from safemix.cli.eval_models import check_backend, check_earlier, default_out, start_ranks
 from safemix.errors import SettingsError
 from safemix.evaluate.compare import GateRule, compare, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
@@ -111,6 +111,8 @@ def _check(job: EvalJob) -> None:
 def _evaluate(job: EvalJob) -> int:
     place = find_model(job.model)
     known = earlier(job.against) if job.against is not None else None
+    if known is not None:
+        check_earlier(known, job.backend)
     other = _other(job, place) if known is None else None
     # What is asked is read before a model is loaded: a mistake in it shows at once.
     plan = open_plan(job.settings)
@@ -150,6 +152,7 @@ def _measured(
             batch_size=job.batch_size,
             template=place.template,
             complete=loaded.complete,
+            backend=loaded.backend,
             judges=judges,
             progress=Lines(place.given),
         )

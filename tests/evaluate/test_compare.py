@@ -82,6 +82,18 @@ def test_another_dress_of_the_same_name_is_not_compared() -> None:
         compare(base, model)
 
 
+def test_answers_of_another_backend_are_not_compared() -> None:
+    base, model = evaluation("base", safety=[True]), evaluation(safety=[True])
+    hf, vllm = {"backend": "hf"}, {"backend": "vllm 0.11.0"}
+    assert compare(base, replace(model, settings=hf)), "an older result was made by hf"
+    assert compare(replace(base, settings=vllm), replace(model, settings=vllm))
+    said = "base cannot be compared with: backend is 'hf' for the base and 'vllm 0.11.0'"
+    with pytest.raises(DataError, match=said):
+        compare(base, replace(model, settings=vllm))
+    with pytest.raises(DataError, match=r"'vllm 0\.11\.0' for the base and 'vllm 0\.12\.0'"):
+        compare(replace(base, settings=vllm), replace(model, settings={"backend": "vllm 0.12.0"}))
+
+
 @pytest.mark.parametrize(("rise", "passed"), [(0, True), (1, True), (2, False)])
 def test_the_point_difference_decides_by_default(rise: int, passed: bool) -> None:
     sides = {"coherence": [False] * 100}
