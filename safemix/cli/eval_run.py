@@ -14,7 +14,13 @@ from safemix.cli.eval_files import (
     show,
     write_results,
 )
-from safemix.cli.eval_models import check_backend, check_earlier, default_out, start_ranks
+from safemix.cli.eval_models import (
+    check_backend,
+    check_earlier,
+    default_out,
+    start_ranks,
+    within_memory,
+)
 from safemix.errors import SettingsError
 from safemix.evaluate.compare import GateRule, compare, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
@@ -140,22 +146,24 @@ def _measured(
     from safemix.evaluate.suite import run_suite
 
     plan = open_plan(job.settings, inference=place.inference)
-    loaded: Loaded = load(place, job.backend, job.device, plan)
+    with within_memory(job.backend):
+        loaded: Loaded = load(place, job.backend, job.device, plan)
     try:
-        return run_suite(
-            loaded.model,
-            loaded.tokenizer,
-            plan,
-            name=place.given,
-            identity=identity,
-            out=out,
-            batch_size=job.batch_size,
-            template=place.template,
-            complete=loaded.complete,
-            backend=loaded.backend,
-            judges=judges,
-            progress=Lines(place.given),
-        )
+        with within_memory(job.backend, job.batch_size):
+            return run_suite(
+                loaded.model,
+                loaded.tokenizer,
+                plan,
+                name=place.given,
+                identity=identity,
+                out=out,
+                batch_size=job.batch_size,
+                template=place.template,
+                complete=loaded.complete,
+                backend=loaded.backend,
+                judges=judges,
+                progress=Lines(place.given),
+            )
     finally:
         free(loaded)
 
