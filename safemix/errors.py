@@ -29,3 +29,8 @@ class CheckpointError(SafemixError, RuntimeError):
 
 class HostError(SafemixError, RuntimeError):
     """The training loop around safemix deals rows otherwise than the plan says."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory did not suffice, of a GPU or of the machine."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

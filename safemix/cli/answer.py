@@ -72,7 +72,7 @@ def answer_command(
 
 
 def _answer(job: _Job) -> None:
-    from safemix.cli.eval_models import start_ranks
+    from safemix.cli.eval_models import start_ranks, within_memory
     from safemix.evaluate.loading_models import find_model
     from safemix.evaluate.suite_leader import on_leader, rank
     from safemix.mitigation.mimic.output import check_out
@@ -91,7 +91,8 @@ def _answer(job: _Job) -> None:
     )
     how = Asking(job.max_new_tokens, job.batch_size, job.backend, job.device)
     tell = Lines(job.model, enabled=rank() == 0)
-    made = answer_rows(find_model(job.model), {job.kind: rows}, how, _work(job.out), tell)
+    with within_memory(job.backend, job.batch_size):
+        made = answer_rows(find_model(job.model), {job.kind: rows}, how, _work(job.out), tell)
     found = made[job.kind]
     on_leader(lambda: _write(job, found))
     if rank() == 0:

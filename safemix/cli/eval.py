@@ -110,7 +110,7 @@ def eval_command(
     of its own, and eval.json says whether the gate passed.
     """
     from safemix.cli.eval_run import EvalJob, evaluate  # quick `safemix --help`
-    from safemix.evaluate.compare import GateRule
+    from safemix.evaluate.gate import GateRule
 
     asked: dict[str, Any] = {
         "harmful": harmful,

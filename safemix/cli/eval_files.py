@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from safemix.errors import DataError
-from safemix.evaluate.compare import Comparison, Gate
+from safemix.evaluate.compare import Comparison
+from safemix.evaluate.gate import Gate
 from safemix.evaluate.results import Evaluation, read_evaluation
 from safemix.evaluate.store import FOLDER
 from safemix.evaluate.suite_count import redact, without_raw

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safemix.errors import SettingsError
+from safemix.errors import HostError, ModelError, SafemixError, SettingsError, out_of_memory
 from safemix.evaluate.loading_models import ModelPlace
 from safemix.training.process import world_size
+
+if TYPE_CHECKING:
+    from safemix.evaluate.results import Evaluation
 
 # Ranks wait for each other while one generates a long share.
 _PATIENCE = timedelta(hours=24)
@@ -53,3 +59,48 @@ def check_backend(backend: str, device: str) -> None:
         raise SettingsError(f"--device is {device!r}: legal are auto, cpu")
     if backend == "vllm" and world_size() > 1:
         raise SettingsError("--backend vllm runs in one process and takes all GPUs: no launcher")
+
+
+def check_earlier(base: Evaluation, backend: str) -> None:
+    """Whether an earlier result can be compared with what a backend will generate.
+
+    Raises:
+        DataError: if another backend generated it.
+        HostError: for vllm, if it is not installed.
+    """
+    from safemix.evaluate.compare import check_backends
+    from safemix.evaluate.vllm_generate import vllm_name
+
+    check_backends(base, vllm_name() if backend == "vllm" else backend)
+
+
+@contextmanager
+def within_memory(backend: str, batch_size: int | None = None) -> Iterator[None]:
+    """Say what helps here if memory does not suffice, on this rank or on another.
+
+    Args:
+        backend: hf or vllm.
+        batch_size: of the command line, while a model is asked; None while it is loaded.
+
+    Raises:
+        ModelError: in place of running out of memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of another rank's failure this one is told by a HostError; other lines are whole.
+        told = isinstance(error, SafemixError) and not isinstance(error, HostError)
+        if told or not out_of_memory(error):
+            raise
+        raise ModelError(f"out of memory: {_remedy(backend, batch_size)}") from error
+
+
+def _remedy(backend: str, batch_size: int | None) -> str:
+    if backend == "vllm":
+        return "vLLM needs more than the GPUs have left: free them, or show it more of them"
+    elsewhere = "--backend vllm, which shares the model out over all GPUs"
+    if batch_size is None:
+        return f"the model does not fit on a GPU: free the GPU, or use {elsewhere}"
+    if batch_size > 1:
+        return f"give a smaller --batch-size than {batch_size}; what was answered is kept"
+    return f"--batch-size is 1 already: lower --max-new-tokens, free the GPU, or use {elsewhere}"

@@ -14,9 +14,16 @@ from safemix.cli.eval_files import (
     show,
     write_results,
 )
-from safemix.cli.eval_models import check_backend, default_out, start_ranks
+from safemix.cli.eval_models import (
+    check_backend,
+    check_earlier,
+    default_out,
+    start_ranks,
+    within_memory,
+)
 from safemix.errors import SettingsError
-from safemix.evaluate.compare import GateRule, compare, gate
+from safemix.evaluate.compare import compare
+from safemix.evaluate.gate import GateRule, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
 from safemix.evaluate.plan import EvalSettings, open_plan
 from safemix.evaluate.suite_count import warnings_of
@@ -111,6 +118,8 @@ def _check(job: EvalJob) -> None:
 def _evaluate(job: EvalJob) -> int:
     place = find_model(job.model)
     known = earlier(job.against) if job.against is not None else None
+    if known is not None:
+        check_earlier(known, job.backend)
     other = _other(job, place) if known is None else None
     # What is asked is read before a model is loaded: a mistake in it shows at once.
     plan = open_plan(job.settings)
@@ -138,21 +147,24 @@ def _measured(
     from safemix.evaluate.suite import run_suite
 
     plan = open_plan(job.settings, inference=place.inference)
-    loaded: Loaded = load(place, job.backend, job.device, plan)
+    with within_memory(job.backend):
+        loaded: Loaded = load(place, job.backend, job.device, plan)
     try:
-        return run_suite(
-            loaded.model,
-            loaded.tokenizer,
-            plan,
-            name=place.given,
-            identity=identity,
-            out=out,
-            batch_size=job.batch_size,
-            template=place.template,
-            complete=loaded.complete,
-            judges=judges,
-            progress=Lines(place.given),
-        )
+        with within_memory(job.backend, job.batch_size):
+            return run_suite(
+                loaded.model,
+                loaded.tokenizer,
+                plan,
+                name=place.given,
+                identity=identity,
+                out=out,
+                batch_size=job.batch_size,
+                template=place.template,
+                complete=loaded.complete,
+                backend=loaded.backend,
+                judges=judges,
+                progress=Lines(place.given),
+            )
     finally:
         free(loaded)
 

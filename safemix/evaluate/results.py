@@ -13,6 +13,8 @@ from safemix.evaluate.statistics import wilson
 Side = Literal["safety", "over_refusal", "coherence", "utility"]
 SIDES: Final[tuple[Side, ...]] = ("safety", "over_refusal", "coherence", "utility")
 FORMAT_VERSION: Final = 1
+HF: Final = "hf"
+"""What generated: transformers. Results and answers that do not name it are of it."""
 
 
 @dataclass(frozen=True)

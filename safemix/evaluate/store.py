@@ -2,8 +2,9 @@
 
 One JSONL file in the folder of the results, a line an answer, a verdict or a measure. A line is
 found again by a hash of all that decided it: for an answer the model's fingerprint, the chat as
-it was asked (set, dress and inference prompt are in it), the decoding and the chat template. A
-process that was killed leaves at most one cut line at the end, which is removed at the next start.
+it was asked (set, dress and inference prompt are in it), the decoding, the chat template and the
+backend. A process that was killed leaves at most one cut line at the end, which is removed at the
+next start.
 
 The file holds what models said to harmful prompts: it is for its owner alone, and no result file
 is made from it without redaction unless that is asked for.

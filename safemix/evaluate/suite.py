@@ -26,7 +26,7 @@ from typing import Any
 
 from safemix.errors import DataError
 from safemix.evaluate.plan import EvalPlan
-from safemix.evaluate.results import Evaluation
+from safemix.evaluate.results import HF, Evaluation
 from safemix.evaluate.suite_ask import (
     ELSEWHERE,
     Asker,
@@ -56,6 +56,7 @@ def run_suite(
     batch_size: int = 16,
     template: str | None = None,
     complete: Complete | None = None,
+    backend: str = HF,
     judges: Judges | None = None,
     progress: Telling | None = None,
 ) -> Evaluation:
@@ -72,6 +73,8 @@ def run_suite(
         batch_size: chats generated at a time, on each rank.
         template: chat template; None for the tokenizer's own.
         complete: makes the completions instead of `model`, such as vLLM.
+        backend: what makes them: "hf", or "vllm" with its version. Kept answers of another one
+            are not used.
         judges: of the plan, opened before, to have them for several models; on every rank.
         progress: is told of what is done, on rank 0.
 
@@ -92,6 +95,7 @@ def run_suite(
             template=template,
             at_once=batch_size * ranks() if complete is None else ELSEWHERE,
             tell=progress if progress is not None and rank() == 0 else _silent,
+            backend=backend,
         )
         answers = asker.ask(chats, plan.decoding)
         asked = _judged(jobs, answers, plan, judges, asker)
@@ -102,7 +106,8 @@ def run_suite(
         *coherence_measures(asked),
         *utility,
     ]
-    return Evaluation(name, tuple(measures), _settings(plan, bare, identity, template))
+    settings = _settings(plan, bare, identity, template) | {"backend": backend}
+    return Evaluation(name, tuple(measures), settings)
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -145,7 +150,7 @@ def _judged(
 
 def _settings(
     plan: EvalPlan, chats: Mapping[str, str], identity: str | None, template: str | None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """What decides the numbers, beside what stands with each measure."""
     sets = {
         f"{side}/{prompts.name}": {"prompts": len(prompts.prompts), "sha256": prompts.sha256}

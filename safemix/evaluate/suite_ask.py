@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from safemix.evaluate.results import HF
 from safemix.evaluate.store import Store, key_of
 from safemix.evaluate.suite_leader import on_leader, rank
 
@@ -77,6 +78,7 @@ class Asker:
         template: chat template; None for the tokenizer's own.
         at_once: chats that all ranks together generate at a time.
         tell: is told of what is done.
+        backend: what `complete` generates by: "hf", or "vllm" with its version.
     """
 
     complete: Complete
@@ -85,6 +87,7 @@ class Asker:
     template: str | None
     at_once: int
     tell: Telling
+    backend: str = HF
 
     def ask(self, chats: Chats, decoding: Decoding) -> list[list[str]]:
         """The samples of each chat.
@@ -93,11 +96,14 @@ class Asker:
             chats: as they are to be asked.
             decoding: how.
         """
-        how = {
+        how: dict[str, Any] = {
             "identity": self.identity,
             "template": self.template,
             "decoding": asdict(decoding),
         }
+        # Not for hf: what was kept before backends were told apart is found again.
+        if self.backend != HF:
+            how["backend"] = self.backend
         keys = [key_of(kind="answer", chat=[dict(turn) for turn in chat], **how) for chat in chats]
         # Two strategies may give a request the same wrapper: the same chat is asked once.
         by_key = dict(zip(keys, chats, strict=True))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from safemix.errors import SafemixError
+from safemix.errors import ModelError, SafemixError, out_of_memory
 from safemix.evaluate.results import Side, Verdict
 from safemix.evaluate.store import Store, key_of
 from safemix.evaluate.suite_leader import on_leader
@@ -21,6 +22,22 @@ __all__ = ["Judges"]
 REFUSAL_JUDGE: Final = "refusal"
 # Answers between two writes.
 _PART: Final = 256
+
+
+class _JudgeMemoryError(ModelError):
+    """A judge in this process that memory does not suffice for."""
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SafemixError) or not out_of_memory(error):
+            raise
+        raise _JudgeMemoryError(
+            "the judge runs out of memory: give judge a smaller batch_size, or device: another"
+        ) from error
 
 
 class Judges:
@@ -52,7 +69,8 @@ class Judges:
             from safemix.evaluate.judges import open_judge
 
             for side, spec in specs.items():
-                self._open[side] = open_judge(spec)
+                with _within_memory():
+                    self._open[side] = open_judge(spec)
             return {side: judge.describe() for side, judge in self._open.items()}
 
         self.described: dict[str, str] = on_leader(open_all)
@@ -73,6 +91,9 @@ class Judges:
             completions: one of each.
             store: on rank 0, of what was judged before.
             tell: is told of what is done.
+
+        Raises:
+            ModelError: if the judge runs out of memory, with what helps.
         """
 
         def work() -> list[dict[str, Any]]:
@@ -110,7 +131,10 @@ class Judges:
     def _asked(self, side: Side, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         if side not in self._failed:
             try:
-                return self._open[side].judge([p for p, _ in pairs], [c for _, c in pairs])
+                with _within_memory():
+                    return self._open[side].judge([p for p, _ in pairs], [c for _, c in pairs])
+            except _JudgeMemoryError:
+                raise  # a server may come back, memory does not: it is to be mended first
             except SafemixError as error:
                 self._failed[side] = str(error)
         why = self._failed[side]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from safemix.errors import DataError
 from safemix.evaluate.compare import compare
-from safemix.evaluate.results import Evaluation, Measure, Side, find_measure
+from safemix.evaluate.results import HF, Evaluation, Measure, Side, find_measure
 from safemix.evaluate.store import key_of
 from safemix.evaluate.suite_count import COHERENCE_JUDGE, METRICS, PROMPTS, set_hash
 from safemix.evaluate.suite_judge import Judges
@@ -84,7 +84,9 @@ def check_comparable(
     jobs = jobs_of(plan)
     measures = _planned(plan, jobs, judges)
     hashes, _ = dressed(jobs)
-    compare(base, Evaluation("", tuple(measures), {"chats": hashes}))
+    # What generates is known without a plan, and looked at before.
+    settings = {"chats": hashes, "backend": base.settings.get("backend", HF)}
+    compare(base, Evaluation("", tuple(measures), settings))
     for measure in measures:
         if measure.side in needed and find_measure(base.measures, measure.key) is None:
             raise DataError(

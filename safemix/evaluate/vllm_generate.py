@@ -16,7 +16,45 @@ from safemix.errors import HostError, ModelError, SettingsError
 from safemix.evaluate.results import Decoding
 from safemix.rows.schema import Message
 
-__all__ = ["VllmGenerator", "complete_with_vllm"]
+__all__ = ["VllmGenerator", "complete_with_vllm", "gpus_to_take", "vllm_name"]
+
+
+def vllm_name() -> str:
+    """Name and version of vLLM, on which sampled completions depend.
+
+    Raises:
+        HostError: if vLLM is not installed.
+    """
+    return f"vllm {_imported('vllm').__version__}"
+
+
+def gpus_to_take(model_path: str, gpus: int, revision: str | None = None) -> int:
+    """How many GPUs can share a model: the most that its attention heads can be divided by.
+
+    Args:
+        model_path: folder or Hub id of the whole model.
+        gpus: that are there; 0 on a machine without one.
+        revision: of a Hub id.
+
+    Returns:
+        1 or more; `gpus` for a model without attention heads, or whose config cannot be read:
+        vLLM then says what is wrong.
+    """
+    from transformers import AutoConfig
+
+    most = max(1, gpus)
+    try:
+        whole = AutoConfig.from_pretrained(model_path, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError):
+        return most
+    config = whole.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return most
+    # Heads of keys and values are shared out too, or each is copied to equally many GPUs.
+    pairs = getattr(config, "num_key_value_heads", None) or heads
+    able = [n for n in range(1, most + 1) if not heads % n and (not pairs % n or not n % pairs)]
+    return able[-1]
 
 
 def complete_with_vllm(

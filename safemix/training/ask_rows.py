@@ -71,6 +71,7 @@ def answer_rows(
                 template=place.template,
                 at_once=how.batch_size * ranks() if here else ELSEWHERE,
                 tell=tell,
+                backend=loaded.backend,
             )
 
             def ask(kind: RowKind, chats: Chats) -> list[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safemix.errors import ModelError, SettingsError
 from safemix.evaluate.loading_models import ModelPlace, fingerprint
+from safemix.evaluate.results import HF
 from safemix.evaluate.suite_leader import on_leader
 from safemix.training.known_models import resolve_model
+from safemix.training.process import say
 
 if TYPE_CHECKING:
     from safemix.evaluate.plan import EvalPlan
@@ -28,11 +31,13 @@ class Loaded:
         model: the model in this process; None where a server or another library has it.
         tokenizer: of the model.
         complete: makes completions in place of `model`; None if the model does.
+        backend: what makes them: "hf", or "vllm" with its version.
     """
 
     model: Any
     tokenizer: Any
     complete: Complete | None = None
+    backend: str = HF
 
 
 def identify(place: ModelPlace, device: str) -> str:
@@ -131,9 +136,11 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
 
 
 def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan | None) -> Loaded:
-    """Completions by vLLM, which loads the model itself."""
+    """Completions by vLLM, which loads the model itself, onto all GPUs that can share it."""
+    import torch
+
     from safemix.evaluate.suite_utility import scores_choices
-    from safemix.evaluate.vllm_generate import VllmGenerator
+    from safemix.evaluate.vllm_generate import VllmGenerator, gpus_to_take, vllm_name
 
     if plan is not None and (plan.lm_eval or (plan.task is not None and scores_choices(plan.task))):
         raise SettingsError(
@@ -141,9 +148,14 @@ def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan | None) -
             "--backend hf, or leave --task and --lm-eval out"
         )
     folder = path if place.adapter is None else str(place.adapter)
-
-    generator = VllmGenerator(folder, template=place.template)
-    return Loaded(None, tokenizer, generator.complete_samples)
+    name, gpus = vllm_name(), torch.cuda.device_count()
+    taken = gpus_to_take(path, gpus, place.revision)
+    if taken < gpus:
+        say(f"{name} takes {taken} of {gpus} GPUs: attention heads of {place.given} are shared out")
+    # A forked process could not use the GPUs: CUDA has been asked for here.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    generator = VllmGenerator(folder, template=place.template, tensor_parallel_size=taken)
+    return Loaded(None, tokenizer, generator.complete_samples, name)
 
 
 def free(loaded: Loaded) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NoReturn
 
-from safemix.errors import SafemixError
+from safemix.errors import SafemixError, out_of_memory
 
 # A user's mistake is found by every rank. Rank 0 speaks; the launcher ends the others while they
 # wait here. A rank that is alone in its trouble speaks after this time.
@@ -170,13 +170,12 @@ def lost_peer(error: BaseException) -> bool:
 
 def known_failure(error: BaseException) -> str | None:
     """Plain words for failures of the machine, not of the program."""
-    text = " ".join(str(error).split())
     if lost_peer(error):
         return (
             "another process of the job has ended: see its message, then run the same command "
             "again to go on from the last checkpoint"
         )
-    if "out of memory" in text.lower() or isinstance(error, MemoryError):
+    if out_of_memory(error):
         return (
             "out of memory: use a smaller micro_batch_size or max_length, gradient_checkpointing: "
             "true, or a higher ZeRO stage; `safemix estimate` says what fits"

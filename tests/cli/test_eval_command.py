@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -180,6 +181,23 @@ def test_a_judge_that_dies_ends_with_one_line_and_1_and_the_next_start_goes_on(
     assert "the server is gone" in said.out
     assert run(*args) == 0
     assert "verdicts, safety 3/3" in capsys.readouterr().err
+
+
+def test_an_earlier_result_of_another_backend_is_refused_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vllm = ModuleType("vllm")
+    vllm.__version__ = "0.11.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    assert run("--model", "tiny", "--out", "o", *QUICK) == 0
+    tree = json.loads(Path("o/eval.json").read_text("utf-8"))
+    assert tree["settings"].pop("backend") == "hf"
+    Path("o/eval.json").write_text(json.dumps(tree), "utf-8")
+    capsys.readouterr()
+    assert run("--model", "tiny", "--against", "o", "--out", "v", "--backend", "vllm") == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "backend is 'hf' for the base and 'vllm 0.11.0' for the model" in said
+    assert not Path("v").exists()
 
 
 def test_a_folder_of_another_model_is_left_alone(

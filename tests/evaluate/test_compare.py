@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safemix.errors import DataError, SettingsError
-from safemix.evaluate.compare import GateRule, compare, gate, least_pairs
+from safemix.evaluate.compare import compare
+from safemix.evaluate.gate import GateRule, gate, least_pairs
 from safemix.evaluate.results import Evaluation, Item, Measure, Side
 from safemix.evaluate.statistics import Paired, wilson
 
@@ -80,6 +81,18 @@ def test_another_dress_of_the_same_name_is_not_compared() -> None:
     model = replace(model, settings={"chats": {"safety/set/plain": "b"}})
     with pytest.raises(DataError, match="other chats than the model"):
         compare(base, model)
+
+
+def test_answers_of_another_backend_are_not_compared() -> None:
+    base, model = evaluation("base", safety=[True]), evaluation(safety=[True])
+    hf, vllm = {"backend": "hf"}, {"backend": "vllm 0.11.0"}
+    assert compare(base, replace(model, settings=hf)), "an older result was made by hf"
+    assert compare(replace(base, settings=vllm), replace(model, settings=vllm))
+    said = "base cannot be compared with: backend is 'hf' for the base and 'vllm 0.11.0'"
+    with pytest.raises(DataError, match=said):
+        compare(base, replace(model, settings=vllm))
+    with pytest.raises(DataError, match=r"'vllm 0\.11\.0' for the base and 'vllm 0\.12\.0'"):
+        compare(replace(base, settings=vllm), replace(model, settings={"backend": "vllm 0.12.0"}))
 
 
 @pytest.mark.parametrize(("rise", "passed"), [(0, True), (1, True), (2, False)])

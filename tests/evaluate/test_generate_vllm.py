@@ -12,7 +12,7 @@ import pytest
 from safemix.errors import DataError, HostError, ModelError, SettingsError
 from safemix.evaluate.chat_prompt import ChatEncoder
 from safemix.evaluate.results import Decoding
-from safemix.evaluate.vllm_generate import VllmGenerator, complete_with_vllm
+from safemix.evaluate.vllm_generate import VllmGenerator, complete_with_vllm, gpus_to_take
 
 CHATS = [[{"role": "user", "content": text}] for text in ("One?", "And <|im_end|> two?")]
 
@@ -60,7 +60,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
 
     vllm, lora = ModuleType("vllm"), ModuleType("vllm.lora")
     request = ModuleType("vllm.lora.request")
-    vllm.LLM, vllm.SamplingParams = LLM, SamplingParams
+    vllm.LLM, vllm.SamplingParams, vllm.__version__ = LLM, SamplingParams, "0.11.0"
     request.LoRARequest = lambda name, number, path: (name, number, path)
     for name, module in (("vllm", vllm), ("vllm.lora", lora), ("vllm.lora.request", request)):
         monkeypatch.setitem(sys.modules, name, module)
@@ -137,3 +137,51 @@ def test_without_vllm_one_line_says_so(monkeypatch: pytest.MonkeyPatch, folder: 
         HostError, match=r"vLLM cannot be imported .* pip install 'safemix\[vllm\]'"
     ):
         complete_with_vllm(str(folder), CHATS, Decoding())
+
+
+@pytest.mark.parametrize(
+    ("heads", "pairs", "gpus", "taken"),
+    [
+        (64, 8, 8, 8),
+        (64, 8, 16, 16),  # each head of keys and values is on two GPUs
+        (64, 8, 6, 4),
+        (40, 8, 5, 4),  # 40 heads would divide by 5, the 8 of keys and values do not
+        (9, 3, 2, 1),
+        (9, 3, 4, 3),
+        (64, 8, 0, 1),
+    ],
+)
+def test_as_many_gpus_are_taken_as_can_share_the_heads(
+    tmp_path: Path, heads: int, pairs: int, gpus: int, taken: int
+) -> None:
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": heads * 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=pairs, **sizes)
+    config.save_pretrained(tmp_path)
+    assert gpus_to_take(str(tmp_path), gpus) == taken
+
+
+def test_a_model_whose_heads_are_not_known_gets_all_gpus(tmp_path: Path) -> None:
+    assert gpus_to_take(str(tmp_path / "none"), 4) == 4
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}', "utf-8")
+    assert gpus_to_take(str(tmp_path), 4) == 4
+
+
+def test_a_loaded_model_says_its_version_and_is_on_all_gpus(
+    asked, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from safemix.evaluate.loading_models import find_model
+    from safemix.training.asked_models import load
+
+    # So that it is put back afterwards.
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    for gpus, taken in ((0, 1), (2, 2), (3, 2)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        loaded = load(find_model(str(folder)), "vllm", "auto")
+        assert loaded.backend == "vllm 0.11.0"
+        assert asked["settings"]["tensor_parallel_size"] == taken
+    said = capsys.readouterr().err
+    assert said.count("safemix: vllm 0.11.0 takes 2 of 3 GPUs") == said.count("GPUs") == 1

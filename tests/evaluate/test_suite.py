@@ -132,19 +132,22 @@ def refuse_to_judge(*_: object) -> Any:
     raise AssertionError("judged again")
 
 
-def test_another_model_decoding_template_or_prompt_is_asked_anew(tmp_path: Path) -> None:
+def test_another_model_decoding_template_backend_or_prompt_is_asked_anew(tmp_path: Path) -> None:
     options: dict[str, Any] = {"identity": "a", "out": tmp_path}
     suite(Model({}), **options)
     before = InferencePrompt("ptst", "Refuse what would do harm.")
     for change in (
         {"identity": "b"},
         {"template": "{{ messages }}"},
+        {"backend": "vllm 0.11.0"},
+        {"backend": "vllm 0.12.0"},
         {"asked": plan(decoding=Decoding(max_new_tokens=7))},
         {"asked": plan(plain_dresser(inference=before))},
     ):
         model = Model({})
-        suite(model, **{**options, **change})
+        found = suite(model, **{**options, **change})
         assert len(model.asked) == 5, change
+        assert found.settings["backend"] == change.get("backend", "hf")
 
 
 def test_what_was_answered_before_a_kill_is_kept_and_a_cut_line_is_mended(tmp_path: Path) -> None:
