@@ -49,7 +49,8 @@ def earlier(given: str) -> Evaluation | None:
     """An earlier result, if that is what is named: its folder or its `eval.json`.
 
     Raises:
-        DataError: if it is a JSON file but no result.
+        DataError: if it is a JSON file but no result, or answers in it have no verdict: what is
+            evaluated now cannot mend that.
     """
     path = Path(given).expanduser()
     if path.is_dir() and not any((path / name).is_file() for name in _MODEL_FILES):
@@ -62,7 +63,15 @@ def earlier(given: str) -> Evaluation | None:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {type(error).__name__}") from None
-    return read_evaluation(text)
+    found = read_evaluation(text)
+    if found.unjudged:
+        why = next(i.error for m in found.measures for i in m.items if i.error is not None)
+        raise DataError(
+            f"{path} has {found.unjudged} answers without a verdict ({why}), and nothing is held "
+            "against it until they have one: run the command that made it again, only those are "
+            "asked for, or give the model itself to --against"
+        )
+    return found
 
 
 def open_folder(out: Path, identity: str, name: str, *, overwrite: bool) -> None:

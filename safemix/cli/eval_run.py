@@ -171,7 +171,8 @@ def _measured(
 
 def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path) -> int:
     """Compare, write and tell; the same on every rank, written by rank 0."""
-    missing = sum(m.unjudged for e in (model, base) if e is not None for m in e.measures)
+    # An earlier base has all its verdicts, so what is missing can be had by the same command.
+    missing = model.unjudged + (base.unjudged if base is not None else 0)
     compared = compare(base, model) if base is not None else []
     # Without all verdicts the gate would judge by what happens to be there.
     verdict = None
@@ -187,7 +188,7 @@ def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path)
         show(results, out)
         if missing:
             _say(
-                f"{missing} verdicts are missing, so there is no gate and the rates are of the "
+                f"{missing} answers have no verdict, so there is no gate and the rates are of the "
                 "others: run the same command again, only those are asked for"
             )
 

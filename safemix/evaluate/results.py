@@ -177,6 +177,17 @@ class Evaluation:
         """Measures of one side."""
         return tuple(m for m in self.measures if m.side == side)
 
+    @property
+    def unjudged(self) -> int:
+        """Answers without a verdict; one that several measures count is one answer."""
+        found = {
+            (measure.side, measure.name, item.id)
+            for measure in self.measures
+            for item in measure.items
+            if item.error is not None
+        }
+        return len(found)
+
     def to_json(self, *, completions: bool = True) -> dict[str, Any]:
         """As plain data, rates and intervals included.
 

@@ -177,10 +177,19 @@ def test_a_judge_that_dies_ends_with_one_line_and_1_and_the_next_start_goes_on(
     said = capsys.readouterr()
     errors = [line for line in said.err.splitlines() if "error" in line]
     assert len(errors) == 1
+    # "asr" and "complied" both lack the verdict of the one answer.
+    assert "1 answers have no verdict" in errors[0]
     assert "run the same command again" in errors[0]
     assert "the server is gone" in said.out
+    # To hold another model against it would not mend it.
+    assert run("--model", "tiny", "--against", "o", "--out", "p", *QUICK) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "o/eval.json has 1 answers without a verdict (judge llm: the server is gone)" in line
+    assert "run the command that made it again" in line
+    assert not Path("p").exists(), "nothing was begun"
     assert run(*args) == 0
     assert "verdicts, safety 3/3" in capsys.readouterr().err
+    assert earlier("o") is not None
 
 
 def test_an_earlier_result_of_another_backend_is_refused_before_anything_is_loaded(

@@ -81,6 +81,15 @@ def test_items_without_a_verdict_are_in_no_rate() -> None:
     assert found.key == "safety/builtin/plain/asr"
 
 
+def test_an_answer_without_a_verdict_counts_once_in_an_evaluation() -> None:
+    asr = measure(True, None, False)
+    complied = replace(measure(True, None, None), metric="complied")
+    other = replace(measure(None), name="other")
+    assert Evaluation("m", (asr, complied)).unjudged == 2
+    assert Evaluation("m", (asr, complied, other)).unjudged == 3
+    assert Evaluation("m", (measure(True),)).unjudged == 0
+
+
 def test_sides() -> None:
     assert get_args(Side) == SIDES
     safe, useful = measure(True), measure(False, side="utility")
