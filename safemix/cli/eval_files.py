@@ -19,6 +19,9 @@ from safemix.evaluate.suite_count import redact, without_raw
 if TYPE_CHECKING:
     from rich.console import Console
 
+# A result is there when it is whole; until then what stood there before has another name, so that
+# a gate is not read from it.
+PREVIOUS: Final = "eval.previous.json"
 RESULT, PAGE, PLOT, TEXTS = "eval.json", "eval.html", "eval.png", "completions.jsonl"
 BASE: Final = "base.json"
 TABLE: Final = "eval.md"
@@ -84,10 +87,12 @@ def open_folder(out: Path, identity: str, name: str, *, overwrite: bool) -> None
     try:
         if overwrite:
             shutil.rmtree(out / FOLDER, ignore_errors=True)
-            for file in (RESULT, BASE, TABLE, PAGE, PLOT, TEXTS):
+            for file in (RESULT, PREVIOUS, BASE, TABLE, PAGE, PLOT, TEXTS):
                 (out / file).unlink(missing_ok=True)
         elif (out / RESULT).exists() or owner.exists():
             _check_owner(out, owner, identity)
+        if (out / RESULT).exists():
+            (out / RESULT).replace(out / PREVIOUS)
         owner.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         owner.write_text(json.dumps({"identity": identity, "model": name}), "utf-8")
     except OSError as error:
@@ -134,6 +139,7 @@ def write_results(out: Path, results: Results, *, show_harmful: bool, wandb: boo
         (out / TEXTS).write_text("".join(f"{line}\n" for line in lines), "utf-8")
         # The last one: where it is, the others are whole.
         _write_json(out / RESULT, _tree(results, model, completions=show_harmful))
+        (out / PREVIOUS).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}") from None
     if wandb:

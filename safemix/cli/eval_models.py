@@ -14,6 +14,7 @@ from safemix.evaluate.loading_models import ModelPlace
 from safemix.training.process import world_size
 
 if TYPE_CHECKING:
+    from safemix.evaluate.plan import EvalPlan
     from safemix.evaluate.results import Evaluation
 
 # Ranks wait for each other while one generates a long share.
@@ -72,6 +73,26 @@ def check_earlier(base: Evaluation, backend: str) -> None:
     from safemix.evaluate.vllm_generate import vllm_name
 
     check_backends(base, vllm_name() if backend == "vllm" else backend)
+
+
+def check_utility(plan: EvalPlan, backend: str) -> None:
+    """Whether the right answers can be counted here; found before hours of other answers.
+
+    Raises:
+        ModelError, SettingsError: if not.
+    """
+    from safemix.evaluate.suite_utility import scores_choices
+
+    choices = plan.task is not None and scores_choices(plan.task)
+    if backend == "vllm" and (choices or plan.lm_eval):
+        what = "choices are scored" if choices else "tasks of lm-eval are run"
+        raise SettingsError(
+            f"{what} by a model in this process: use --backend hf, or leave the task out"
+        )
+    if plan.lm_eval:
+        from safemix.evaluate.lm_eval_tasks import check_lm_eval
+
+        check_lm_eval(plan.lm_eval)
 
 
 @contextmanager

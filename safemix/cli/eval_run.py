@@ -17,18 +17,20 @@ from safemix.cli.eval_files import (
 from safemix.cli.eval_models import (
     check_backend,
     check_earlier,
+    check_utility,
     default_out,
     start_ranks,
     within_memory,
 )
-from safemix.errors import SettingsError
-from safemix.evaluate.compare import compare
+from safemix.errors import DataError, SettingsError
+from safemix.evaluate.compare import Comparison, compare
 from safemix.evaluate.gate import GateRule, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
 from safemix.evaluate.plan import EvalSettings, open_plan
 from safemix.evaluate.suite_count import warnings_of
 from safemix.evaluate.suite_judge import Judges
 from safemix.evaluate.suite_leader import on_leader
+from safemix.evaluate.suite_planned import check_comparable
 from safemix.tracking.lines import Lines
 from safemix.training.asked_models import Loaded, free, identify, load
 from safemix.training.process import guarded, quieten, rank, world_size
@@ -124,7 +126,11 @@ def _evaluate(job: EvalJob) -> int:
     # What is asked is read before a model is loaded: a mistake in it shows at once.
     plan = open_plan(job.settings)
     start_ranks(job.device)
+    check_utility(plan, job.backend)
     judges = Judges(plan)
+    if known is not None:
+        needed = {side for side, *_ in job.rule.bounds()} if job.rule.asked else set()
+        check_comparable(known, plan, judges, needed=needed)
     identity = identify(place, job.device)
     out = job.out or default_out(place)
     on_leader(lambda: open_folder(out, identity, job.model, overwrite=job.overwrite))
@@ -173,15 +179,18 @@ def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path)
     """Compare, write and tell; the same on every rank, written by rank 0."""
     # An earlier base has all its verdicts, so what is missing can be had by the same command.
     missing = model.unjudged + (base.unjudged if base is not None else 0)
-    compared = compare(base, model) if base is not None else []
-    # Without all verdicts the gate would judge by what happens to be there.
-    verdict = None
-    if base is not None and job.rule.asked and not missing:
-        verdict = gate(base, model, job.rule)
-    notes = warnings_of(model)
+    compared, verdict, failure = list[Comparison](), None, None
+    try:
+        compared = compare(base, model) if base is not None else []
+        # Without all verdicts the gate would judge by what happens to be there.
+        if base is not None and job.rule.asked and not missing:
+            verdict = gate(base, model, job.rule)
+    except DataError as error:  # what was measured is kept all the same
+        failure = error
+    notes = [*_narrow(job), *warnings_of(model)]
     if base is not None:
         notes += [f"base: {note}" for note in warnings_of(base)]
-    results = Results(model, base, tuple(compared), verdict, tuple(notes))
+    results = Results(model, None if failure else base, tuple(compared), verdict, tuple(notes))
 
     def write() -> None:
         write_results(out, results, show_harmful=job.show_harmful, wandb=job.wandb)
@@ -194,9 +203,21 @@ def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path)
 
     # The others wait until all is said: a launcher ends rank 0 when one of them leaves.
     on_leader(write)
+    if failure is not None:
+        raise failure
     if missing:
         return UNJUDGED
     return PASSED if verdict is None or verdict.passed else FAILED
+
+
+def _narrow(job: EvalJob) -> list[str]:
+    """A warning of a gate that an attack in the task's dress would pass."""
+    if not job.rule.asked or job.settings.dresses != ["plain"]:
+        return []
+    return [
+        "the gate saw plain prompts alone, and a refusal that holds there may be gone in the dress "
+        "of the task's rows: give --task, or --dress"
+    ]
 
 
 def _say(text: str) -> None:
