@@ -119,6 +119,8 @@ def open_plan(settings: EvalSettings, *, inference: InferencePrompt | None = Non
     if not any(sides.values()) and settings.task is None and not settings.lm_eval:
         raise SettingsError("nothing to measure: give harmful, lookalikes, task or lm_eval")
     records = _read_task(settings.task) if settings.task else []
+    # Before the dresses, which read the same rows: here it is said which row is wrong.
+    task = _task_rows(settings.task, records, settings.seed) if settings.task else None
     asked = settings.dresses if any(sides.values()) else []  # without a prompt there is no dress
     return EvalPlan(
         harmful=sides["safety"],
@@ -126,7 +128,7 @@ def open_plan(settings: EvalSettings, *, inference: InferencePrompt | None = Non
         dressers=tuple(_dresser(name, settings, records, inference) for name in asked),
         decoding=settings.decoding,
         judge=settings.judge,
-        task=_task_rows(settings.task, records, settings.seed) if settings.task else None,
+        task=task,
         lm_eval=tuple(settings.lm_eval),
         lm_eval_limit=settings.lm_eval_limit,
         inference=inference,
