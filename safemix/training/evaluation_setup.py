@@ -71,7 +71,8 @@ def measuring_of(
         # Late: it brings judges and generation, which most runs do without.
         from safemix.training.evaluation_suite import evaluator
 
-        evaluate = evaluator(settings, tokenizer, inference)
+        evaluate, note = evaluator(settings, tokenizer, inference)
+        notes.append(note)
     return Measuring(probe, every, evaluate, wanted.eval_every, wanted.eval_at_start, tuple(notes))
 
 

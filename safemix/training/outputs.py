@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from safemix.evaluate.results import Evaluation
+from safemix.errors import DataError
+from safemix.evaluate.results import Evaluation, read_evaluation
 from safemix.hosts.resume import write_json
 from safemix.mitigation.inference import INFERENCE_FILE
 from safemix.mitigation.interface import Mitigation
@@ -66,6 +67,21 @@ def keep_evaluation(output_dir: Path, step: int, found: Evaluation) -> None:
 def evaluation_file(output_dir: Path, step: int) -> Path:
     """Where the evaluation of a step lies."""
     return output_dir / EVALUATIONS / f"step-{step:06d}.json"
+
+
+def kept_evaluation(output_dir: Path, step: int) -> Evaluation | None:
+    """The evaluation of a step; None if it is not there or damaged."""
+    try:
+        return read_evaluation(evaluation_file(output_dir, step).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, DataError):
+        return None
+
+
+def before(output_dir: Path, step: int) -> Evaluation | None:
+    """The last evaluation before a step; None if there is none."""
+    names = (path.stem.removeprefix("step-") for path in (output_dir / EVALUATIONS).glob("step-*"))
+    steps = [int(name) for name in names if name.isdigit() and int(name) < step]
+    return kept_evaluation(output_dir, max(steps)) if steps else None
 
 
 def write_first(

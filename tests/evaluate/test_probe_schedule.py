@@ -191,6 +191,25 @@ def test_metrics_of_an_evaluation() -> None:
     }
 
 
+@pytest.mark.parametrize(("unjudged", "told"), [(1, 0.0), (3, None)])
+def test_without_most_verdicts_an_attack_rate_says_nothing(
+    unjudged: int, told: float | None
+) -> None:
+    def item(number: int, error: str | None) -> Item:
+        return Item(str(number), "p", "c", False, error=error)
+
+    raw = tuple(item(n, "server gone" if n < unjudged else None) for n in range(4))
+    # The one that is left is incoherent, which needs no verdict.
+    asr = (*raw[:3], item(3, None))
+    made = [("asr", asr), ("complied", raw)]
+    measures = tuple(
+        Measure("safety", "builtin", "plain", metric, items, "llm", "greedy", "0")
+        for metric, items in made
+    )
+    found = evaluation_metrics(Evaluation("m", measures))["safety/asr/builtin/plain"]
+    assert math.isnan(found) if told is None else found == told
+
+
 def test_an_evaluation_leaves_the_draws_of_training_alone() -> None:
     for seed in (torch.manual_seed, random.seed, np.random.seed):
         seed(3)
