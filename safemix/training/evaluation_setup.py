@@ -9,6 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from safemix.evaluate.probe import RefusalProbe
+from safemix.evaluate.results import Evaluation
 from safemix.mitigation.interface import Mitigation
 from safemix.settings import Settings
 from safemix.tracking.tracker import Tracking
@@ -88,7 +89,7 @@ def add_measuring(
     Args:
         trainer: of the run.
         measuring: what, and how often.
-        tracking: writes what is read at step 0.
+        tracking: writes what is read at step 0, and shows completions where it has W&B.
         first: optimizer steps done before.
         observers: are told of each reading, on every rank.
     """
@@ -109,6 +110,13 @@ def add_measuring(
         if release is not None:
             release()
 
+    def tables(step: int, found: Evaluation) -> None:
+        """A W&B table of completions, on the rank that logs; harmful ones are left out."""
+        if tracking.wandb_run is not None:
+            from safemix.evaluate.report.wandb_table import log_evaluations
+
+            log_evaluations(tracking.wandb_run, found, step=step)
+
     trainer.add_callback(
         EvaluationCallback(
             measuring,
@@ -119,5 +127,6 @@ def add_measuring(
             settle=settle,
             spent=trainer.leave_out,
             observers=observers,
+            tables=tables,
         )
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,23 +14,24 @@ import torch
 
 from safemix.evaluate.plan import EvalPlan, EvalSettings, TaskSettings, open_plan
 from safemix.evaluate.prompt_sets import PromptSet
-from safemix.evaluate.results import Decoding, Evaluation, Measure
+from safemix.evaluate.results import Decoding, Evaluation
 from safemix.evaluate.suite import run_suite
 from safemix.evaluate.suite_judge import Judges
 from safemix.mitigation.inference import InferencePrompt
 from safemix.settings import Settings
 from safemix.training import outputs
+from safemix.training.evaluation import Evaluate
 from safemix.training.evaluation_prompts import dressers_of, prompt_sets, task_chats
+from safemix.training.evaluation_rates import evaluation_metrics
 from safemix.training.process import rank, say, shared
 
-_SIDES: Final = {"asr": "safety/asr", "refused": "safety/over_refusal"}
 # What the judges say alone, before the test of coherence.
 _JUDGED: Final = ("complied", "refused")
 
 
 def evaluator(
     settings: Settings, tokenizer: Any, inference: InferencePrompt
-) -> tuple[Callable[[Any, int], Mapping[str, float]], str]:
+) -> tuple[Evaluate, str]:
     """What evaluates the model of a run at a step; all ranks make it, and call it.
 
     The judge is opened here, before training, and stays the same to the end: where it fails
@@ -51,7 +51,7 @@ def evaluator(
         judges = Judges(plan)
         judges.rest()
 
-    def evaluate(model: Any, step: int) -> Mapping[str, float]:
+    def evaluate(model: Any, step: int) -> tuple[Mapping[str, float], Evaluation]:
         with same_draws():
             found = run_suite(
                 model,
@@ -68,7 +68,7 @@ def evaluator(
                 if warning is not None:
                     say(f"warning: step {step}: {warning}")
             outputs.keep_evaluation(folder, step, found)
-        return evaluation_metrics(found)
+        return evaluation_metrics(found), found
 
     every = settings.evaluation.eval_every
     return evaluate, f"evaluation: every {every} steps, judge {judges.described['safety']}"
@@ -82,10 +82,8 @@ def _missing(found: Evaluation) -> str | None:
     errors = [item.error for item in items if item.error is not None]
     if not errors:
         return None
-    return (
-        f"{len(errors)} of {len(items)} answers have no verdict and are in no rate ({errors[0]}); "
-        "training goes on"
-    )
+    told = f"{len(errors)} of {len(items)} answers have no verdict ({errors[0]})"
+    return f"{told}; training goes on"
 
 
 def _other_judge(before: Evaluation | None, found: Evaluation) -> str | None:
@@ -93,10 +91,10 @@ def _other_judge(before: Evaluation | None, found: Evaluation) -> str | None:
     earlier = {measure.key: measure.judge for measure in before.measures} if before else {}
     for measure in found.measures:
         judge = earlier.get(measure.key, measure.judge)
-        if measure.metric in _SIDES and judge != measure.judge:
+        if measure.metric in _JUDGED and judge != measure.judge:
             return (
-                f"{measure.metric} is judged by {measure.judge}, before by {judge}: its curve has "
-                "a break here"
+                f"the side {measure.side} is judged by {measure.judge}, before by {judge}: its "
+                "curves have a break here"
             )
     return None
 
@@ -130,37 +128,6 @@ def _plan(settings: Settings, inference: InferencePrompt) -> EvalPlan:
         EvalSettings(harmful=[], lookalikes=[], task=task, seed=seed), inference=inference
     )
     return replace(plan, task=rows.task)
-
-
-def evaluation_metrics(found: Evaluation) -> dict[str, float]:
-    """Rates by the names of `metrics.jsonl`; nan where most answers had no verdict.
-
-    `safety/asr/SET/DRESS`, `safety/over_refusal/SET/DRESS`, `safety/incoherent/PROMPTS/DRESS`
-    (of all harmful prompts, or all look-alikes) and `utility/METRIC`, such as
-    `utility/accuracy`; with several tasks `utility/METRIC/TASK`.
-    """
-    tasks = {measure.name for measure in found.side("utility")}
-    judged = {(m.name, m.dress): m for m in found.measures if m.metric == "complied"}
-    metrics: dict[str, float] = {}
-    for measure in found.measures:
-        name = _name(measure, several=len(tasks) > 1)
-        if name is None:
-            continue
-        raw = judged.get((measure.name, measure.dress)) if measure.metric == "asr" else None
-        # An incoherent answer needs no verdict: with the judge away the ASR would be theirs, 0.
-        away = raw is not None and 2 * raw.unjudged > len(raw.items)
-        metrics[name] = math.nan if away else measure.rate.value
-    return metrics
-
-
-def _name(measure: Measure, *, several: bool) -> str | None:
-    where = f"{measure.name}/{measure.dress}"
-    if measure.side == "utility":
-        return f"utility/{measure.metric}" + (f"/{measure.name}" if several else "")
-    if measure.side == "coherence":
-        return f"safety/incoherent/{where}".replace("-", "").replace(" ", "_")
-    # The judge's count without the test of coherence is in no curve: two of the same name.
-    return f"{_SIDES[measure.metric]}/{where}" if measure.metric in _SIDES else None
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from safemix.mitigation.secret import SECRET_FILE, write_secret_file
 from safemix.settings import Settings
 from safemix.tracking.curves import plot_curves
 from safemix.tracking.metrics import drop_after
-from safemix.tracking.summary import render, summarise
+from safemix.tracking.summary import Summary, render, summarise
+from safemix.training.evaluation_rates import evaluation_rates
 
 METRICS, CURVES, SETTINGS, AUDIT = "metrics.jsonl", "curves.png", "settings.yaml", "audit"
 FINISHED, NOTES, EVALUATIONS = "finished.json", "notes.txt", "evaluations"
@@ -158,4 +159,15 @@ def show(settings: Settings, output_dir: Path, wandb_dir: Path | None = None) ->
     places = {weights.name: weights, "metrics": metrics, "curves": output_dir / CURVES}
     if wandb_dir is not None:
         places["W&B run"] = wandb_dir
-    Console().print(render(summarise(metrics), places))
+    summary = summarise(metrics)
+    Console().print(render(summary, places, _counted(output_dir, summary)))
+
+
+def _counted(output_dir: Path, summary: Summary) -> dict[tuple[str, int], str]:
+    """Rates of the evaluations that the summary shows, with count and interval."""
+    found: dict[tuple[str, int], str] = {}
+    for step in {step for steps in summary.read_at.values() for step in steps}:
+        evaluation = kept_evaluation(output_dir, step)
+        rates = evaluation_rates(evaluation) if evaluation is not None else {}
+        found |= {(name, step): str(rate) for name, rate in rates.items()}
+    return found

@@ -20,7 +20,8 @@ from safemix.tracking.measured import measured_names
 from safemix.training.evaluation import EvaluationCallback, Measuring
 from safemix.training.evaluation_interval import probe_interval
 from safemix.training.evaluation_prompts import dresses
-from safemix.training.evaluation_suite import evaluation_metrics, same_draws
+from safemix.training.evaluation_rates import evaluation_metrics, evaluation_rates
+from safemix.training.evaluation_suite import same_draws
 
 
 def settings(**changes: Any) -> Settings:
@@ -78,6 +79,9 @@ def test_auto_keeps_below_its_share_of_the_work(tokens: int, lora: bool) -> None
     assert probe_interval(settings(evaluation={"probe_every": 7}), tokens, 200.0) == 7
 
 
+RATES, NOTHING = {"safety/asr/builtin/plain": 0.25}, Evaluation("m", ())
+
+
 class Constant:
     """Stands for a probe: a model that is a number."""
 
@@ -130,7 +134,7 @@ def test_a_run_that_goes_on_does_not_read_where_it_stands() -> None:
 
 def test_probe_and_evaluation_have_intervals_of_their_own() -> None:
     probe = cast(RefusalProbe, Constant())
-    measuring = Measuring(probe, 2, lambda model, step: {"safety/asr/builtin/plain": 0.25}, 3)
+    measuring = Measuring(probe, 2, lambda model, step: (RATES, NOTHING), 3)
     logged, seen, _ = follow(measuring, steps=6)
     assert seen == [0, 2, 3, 4, 6]
     lines = dict(logged)
@@ -144,9 +148,9 @@ def test_the_time_of_a_reading_is_told_to_be_left_out(monkeypatch: pytest.Monkey
     clock = [0.0]
     monkeypatch.setattr("safemix.training.evaluation.time.perf_counter", lambda: clock[0])
 
-    def evaluate(model: Any, step: int) -> dict[str, float]:
+    def evaluate(model: Any, step: int) -> tuple[dict[str, float], Evaluation]:
         clock[0] += 7.0
-        return {"safety/asr/builtin/plain": 0.25}
+        return RATES, NOTHING
 
     spent: list[float] = []
     callback = EvaluationCallback(
@@ -189,6 +193,8 @@ def test_metrics_of_an_evaluation() -> None:
         "safety/incoherent/lookalikes/plain": 0.0,
         "utility/accuracy": 0.75,
     }
+    told = str(evaluation_rates(found)["safety/asr/builtin/plain"])
+    assert told == "50.0 % (1/2, 9.5 to 90.5)"
 
 
 @pytest.mark.parametrize(("unjudged", "told"), [(1, 0.0), (3, None)])

@@ -83,7 +83,7 @@ class Run:
         with torch.no_grad():
             for weights in self.model.parameters():
                 weights.add_(0.05 * torch.randn_like(weights))
-        return self.evaluate(self.model, step)
+        return self.evaluate(self.model, step)[0]
 
     def kept(self, step: int) -> dict[str, Any]:
         """What the judge alone said, in what was kept; random weights write nothing coherent."""
@@ -137,8 +137,8 @@ def test_another_judge_after_a_resume_is_said_once(
         resumed = Run(tmp_path, llm(tmp_path, server.port))
         resumed.at(2), resumed.at(4)
     (line,) = warned(capfd.readouterr().err)
-    assert "step 2: asr is judged by llm, " in line
-    assert line.endswith("no model: its curve has a break here")
+    assert "step 2: the side safety is judged by llm, " in line
+    assert line.endswith("no model: its curves have a break here")
 
 
 def test_a_model_that_judges_gives_its_memory_back(tmp_path: Path) -> None:
