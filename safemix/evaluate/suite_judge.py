@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,7 +47,7 @@ class Judges:
     All ranks make one together.
 
     A judge that fails on the way, such as a server that goes away, is asked no more: what it had
-    not judged yet has an error for a verdict, and is judged at the next start.
+    not judged yet has an error for a verdict, and is judged at the next start, or after `rest`.
 
     Args:
         plan: names them.
@@ -58,22 +59,44 @@ class Judges:
     def __init__(self, plan: EvalPlan) -> None:
         self._open: dict[Side, Judge] = {}
         self._failed: dict[Side, str] = {}
-        specs: dict[Side, str | Mapping[str, Any]] = {}
+        self._rests = False  # between evaluations, so nothing that fails in one ends the run
+        self._specs: dict[Side, str | Mapping[str, Any]] = {}
         if plan.harmful:
-            specs["safety"] = plan.judge
+            self._specs["safety"] = plan.judge
         if plan.lookalikes:
             # A judge of harm finds none in the answer to a harmless prompt, helpful or not.
-            specs["over_refusal"] = REFUSAL_JUDGE
+            self._specs["over_refusal"] = REFUSAL_JUDGE
 
         def open_all() -> dict[str, str]:
             from safemix.evaluate.judges import open_judge
 
-            for side, spec in specs.items():
+            for side, spec in self._specs.items():
                 with _within_memory():
                     self._open[side] = open_judge(spec)
             return {side: judge.describe() for side, judge in self._open.items()}
 
         self.described: dict[str, str] = on_leader(open_all)
+
+    def rest(self) -> None:
+        """Between two evaluations of a model that trains on: leave it the memory.
+
+        A judge that failed is asked again afterwards. Rules and servers stay open. A model is
+        given up on purpose, for training may need all of the device, and loaded again for the
+        next answers.
+        """
+        from safemix.evaluate.judges import LOCAL_MODELS
+
+        self._failed.clear()
+        self._rests = True
+        held = [side for side, judge in self._open.items() if judge.name in LOCAL_MODELS]
+        for side in held:
+            del self._open[side]
+        if held:
+            import torch
+
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def judge(
         self,
@@ -93,7 +116,8 @@ class Judges:
             tell: is told of what is done.
 
         Raises:
-            ModelError: if the judge runs out of memory, with what helps.
+            ModelError: if the judge runs out of memory, with what helps; after a `rest` its
+                answers have an error for a verdict.
         """
 
         def work() -> list[dict[str, Any]]:
@@ -132,10 +156,24 @@ class Judges:
         if side not in self._failed:
             try:
                 with _within_memory():
-                    return self._open[side].judge([p for p, _ in pairs], [c for _, c in pairs])
-            except _JudgeMemoryError:
-                raise  # a server may come back, memory does not: it is to be mended first
+                    return self._awake(side).judge([p for p, _ in pairs], [c for _, c in pairs])
             except SafemixError as error:
+                # A server may come back. Memory does not: that is to be mended before the next
+                # start, unless a run in training has to go on.
+                if isinstance(error, _JudgeMemoryError) and not self._rests:
+                    raise
                 self._failed[side] = str(error)
         why = self._failed[side]
         return [Verdict(False, "not judged", error=why) for _ in pairs]
+
+    def _awake(self, side: Side) -> Judge:
+        """The judge of a side; one that rests is loaded again.
+
+        Nothing takes its place if that fails: verdicts of two judges would stand in one curve.
+        """
+        if side not in self._open:
+            from safemix.evaluate.judges import open_judge, read_judge
+
+            choice = read_judge(self._specs[side])
+            self._open[side] = open_judge(choice.name, **choice.options)
+        return self._open[side]

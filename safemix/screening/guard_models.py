@@ -66,13 +66,13 @@ def load_guard_model(name: str, device: str | None = None) -> Guard:
             else transformers.AutoModelForCausalLM
         )
         model = auto.from_pretrained(name, use_safetensors=True, dtype="auto", **common)
+        model = model.to(where).eval()
     except ModelError:
         raise
     # The library raises a dozen kinds for what is missing, gated or damaged; the cause is kept.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"guard {name} cannot be loaded: {reason}") from error
-    model = model.to(where).eval()
     if classifies:
         return ClassifierGuard(name, model, tokenizer)
     if not tokenizer.chat_template:

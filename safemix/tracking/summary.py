@@ -32,6 +32,7 @@ class Summary:
         data_wait: mean share of the time spent waiting for data.
         passes: source -> passes through its rows.
         measured: refusal margin or rate -> its first and its last reading.
+        read_at: the same -> the steps of these two.
         probe_share: mean share of the time that reading the margin took, where it was read.
         nonfinite: names of metrics that were NaN or infinite at some step.
     """
@@ -46,6 +47,7 @@ class Summary:
     data_wait: float | None = None
     passes: dict[str, float] = field(default_factory=dict)
     measured: dict[str, tuple[float, float]] = field(default_factory=dict)
+    read_at: dict[str, tuple[int, int]] = field(default_factory=dict)
     probe_share: float | None = None
     nonfinite: tuple[str, ...] = ()
 
@@ -76,6 +78,7 @@ def summarise(metrics_path: Path) -> Summary:
         for name in _names(lines, prefix=prefix)
         if _values(lines, name)
     }
+    measured = _first_and_last(lines)
     return Summary(
         steps=lines[-1]["step"],
         ratio_asked=_mean_over_steps(lines, "mix/ratio"),
@@ -86,24 +89,30 @@ def summarise(metrics_path: Path) -> Summary:
         tokens_per_s=statistics.median(speeds[1:] or speeds) if speeds else None,
         data_wait=_mean_over_steps(lines, "perf/data_wait_share"),
         passes=passes,
-        measured=_first_and_last(lines),
+        measured={name: (ends[0][1], ends[1][1]) for name, ends in measured.items()},
+        read_at={name: (ends[0][0], ends[1][0]) for name, ends in measured.items()},
         probe_share=_mean(_values(lines, "perf/probe_share")),
         nonfinite=tuple(sorted({name for line in lines for name in line.get("nonfinite", ())})),
     )
 
 
-def render(summary: Summary, places: Mapping[str, Path | str] | None = None) -> Table:
+def render(
+    summary: Summary,
+    places: Mapping[str, Path | str] | None = None,
+    counted: Mapping[tuple[str, int], str] | None = None,
+) -> Table:
     """A table to print with rich.
 
     Args:
         summary: the figures.
         places: what -> where it lies (adapter, metrics, curves, the W&B run).
+        counted: name and step of a rate -> the rate in words, with count and interval.
     """
     table = Table(title="safemix: what this run did", show_header=False, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     # A path that is cut cannot be copied, so it is folded.
     table.add_column(overflow="fold")
-    for name, value in _rows(summary):
+    for name, value in _rows(summary, counted or {}):
         table.add_row(name, value)
     if places:
         table.add_section()
@@ -112,7 +121,7 @@ def render(summary: Summary, places: Mapping[str, Path | str] | None = None) -> 
     return table
 
 
-def _rows(summary: Summary) -> list[tuple[str, str]]:
+def _rows(summary: Summary, counted: Mapping[tuple[str, int], str]) -> list[tuple[str, str]]:
     rows = [("steps", f"{summary.steps:,}")]
     if summary.ratio_done is not None:
         asked = _percent(summary.ratio_asked)
@@ -131,8 +140,10 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         rows.append(("tokens/s", f"{summary.tokens_per_s:,.0f}{wait}"))
     for source, passes in summary.passes.items():
         rows.append((f"passes through {source}", f"{passes:.3g}"))
-    for name, (first, last) in summary.measured.items():
-        rows.append((name, f"{_reading(name, first)} → {_reading(name, last)}"))
+    for name, values in summary.measured.items():
+        read = zip(summary.read_at.get(name, (0, 0)), values, strict=True)
+        told = [counted.get((name, step)) or _reading(name, value) for step, value in read]
+        rows.append((name, " → ".join(told)))
     if summary.probe_share is not None:
         rows.append(("time measuring", f"{_percent(summary.probe_share)} of a reading's interval"))
     if summary.nonfinite:
@@ -160,13 +171,18 @@ def _values(lines: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     return [float(line[name]) for line in lines if line.get(name) is not None]
 
 
-def _first_and_last(lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Of all that is measured on fixed prompts."""
+def _first_and_last(
+    lines: Sequence[Mapping[str, Any]],
+) -> dict[str, tuple[tuple[int, float], tuple[int, float]]]:
+    """Steps and readings, of all that is measured on fixed prompts."""
     names = measured_names(lines)
-    values = {
-        name: _values(lines, name) for name in (*names.margins, *names.separations, *names.rates)
-    }
-    return {name: (found[0], found[-1]) for name, found in values.items()}
+    found = {}
+    for name in (*names.margins, *names.separations, *names.rates):
+        read = [
+            (int(line["step"]), float(line[name])) for line in lines if line.get(name) is not None
+        ]
+        found[name] = (read[0], read[-1])
+    return found
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -46,6 +46,11 @@ class Tracking:
         """Folder of the W&B run, or None if there is none."""
         return self._wandb.directory if self._wandb else None
 
+    @property
+    def wandb_run(self) -> Any:
+        """The W&B run itself, for more than numbers; None if there is none."""
+        return self._wandb.run if self._wandb else None
+
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Log metrics at an optimizer step.
 

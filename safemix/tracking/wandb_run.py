@@ -73,6 +73,11 @@ class WandbRun:
             self.mode = "offline"
             return wandb.init(mode="offline", settings=common, **keywords)
 
+    @property
+    def run(self) -> Any:
+        """What `wandb.init` gave; None without W&B, after a failure, or when closed."""
+        return self._run
+
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Log metrics at an optimizer step."""
         if self._run is None:

@@ -13,14 +13,17 @@ from transformers import TrainerCallback
 
 from safemix.evaluate.probe import RefusalProbe
 from safemix.evaluate.probe_reading import ProbeReading
+from safemix.evaluate.results import Evaluation
 
-__all__ = ["EvaluationCallback", "Measuring", "Observer", "Reader"]
+__all__ = ["Evaluate", "EvaluationCallback", "Measuring", "Observer", "Reader"]
 
 Metrics = Mapping[str, float]
 # Called on every rank, with the same numbers: step and metrics; nan for what is not finite.
 Observer = Callable[[int, Metrics], None]
 # Likewise, with all that the probe read.
 Reader = Callable[[int, ProbeReading], None]
+# From a model and the step to metrics and what they were counted over; all ranks call it.
+Evaluate = Callable[[Any, int], tuple[Metrics, Evaluation]]
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class Measuring:
     Attributes:
         probe: reads the refusal margin; None for never.
         probe_every: optimizer steps between two readings.
-        evaluate: answers prompts and judges them, on all ranks; takes the model and the step, and
-            gives metrics. None for never.
+        evaluate: answers prompts and judges them; None for never.
         eval_every: optimizer steps between two evaluations.
         eval_at_start: evaluate before the first step too.
         notes: for a person, a line each.
@@ -40,7 +42,7 @@ class Measuring:
 
     probe: RefusalProbe | None = None
     probe_every: int = 0
-    evaluate: Callable[[Any, int], Metrics] | None = None
+    evaluate: Evaluate | None = None
     eval_every: int = 0
     eval_at_start: bool = True
     notes: tuple[str, ...] = ()
@@ -65,6 +67,7 @@ class EvaluationCallback(TrainerCallback):
         settle: called after the probe, on every rank: no weight may be on its way any more.
         spent: takes the seconds that a reading took.
         observers: are told of each reading.
+        tables: takes step and evaluation where completions are shown.
     """
 
     def __init__(
@@ -78,10 +81,11 @@ class EvaluationCallback(TrainerCallback):
         settle: Callable[[], object] = lambda: None,
         spent: Callable[[float], object] = lambda seconds: None,
         observers: Sequence[Observer] = (),
+        tables: Callable[[int, Evaluation], object] = lambda step, found: None,
     ) -> None:
         self._measuring, self._log, self._say = measuring, log, say
         self._first, self._weights, self._settle = first, weights, settle
-        self._note_spent = spent
+        self._note_spent, self._tables = spent, tables
         self._observers = list(observers)
         self._waiting: dict[str, float] = {}
         self._spent: dict[str, float] = {}  # seconds, in the reading under way
@@ -145,7 +149,9 @@ class EvaluationCallback(TrainerCallback):
                     self._say(f"warning: step {step}: {reading.error}")
                 self._spent["probe"] = time.perf_counter() - begin
             if evaluates and wanted.evaluate is not None:
-                metrics |= wanted.evaluate(model, step)
+                rates, found = wanted.evaluate(model, step)
+                metrics |= rates
+                self._tables(step, found)
                 self._spent["eval"] = time.perf_counter() - begin - self._spent.get("probe", 0.0)
         return metrics
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from safemix.evaluate.probe import RefusalProbe
+from safemix.evaluate.results import Evaluation
 from safemix.mitigation.interface import Mitigation
 from safemix.settings import Settings
 from safemix.tracking.tracker import Tracking
@@ -67,7 +68,8 @@ def measuring_of(
         # Late: it brings judges and generation, which most runs do without.
         from safemix.training.evaluation_suite import evaluator
 
-        evaluate = evaluator(settings, tokenizer, inference)
+        evaluate, note = evaluator(settings, tokenizer, inference)
+        notes += (note,)
     return Measuring(probe, 0, evaluate, wanted.eval_every, wanted.eval_at_start, notes)
 
 
@@ -104,7 +106,7 @@ def add_measuring(
     Args:
         trainer: of the run.
         measuring: what, and how often.
-        tracking: writes what is read at step 0.
+        tracking: writes what is read at step 0, and shows completions where it has W&B.
         first: optimizer steps done before.
         observers: are told of each reading, on every rank.
     """
@@ -125,6 +127,13 @@ def add_measuring(
         if release is not None:
             release()
 
+    def tables(step: int, found: Evaluation) -> None:
+        """A W&B table of completions, on the rank that logs; harmful ones are left out."""
+        if tracking.wandb_run is not None:
+            from safemix.evaluate.report.wandb_table import log_evaluations
+
+            log_evaluations(tracking.wandb_run, found, step=step)
+
     trainer.add_callback(
         EvaluationCallback(
             measuring,
@@ -135,5 +144,6 @@ def add_measuring(
             settle=settle,
             spent=trainer.leave_out,
             observers=observers,
+            tables=tables,
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,31 +14,44 @@ import torch
 
 from safemix.evaluate.plan import EvalPlan, EvalSettings, TaskSettings, open_plan
 from safemix.evaluate.prompt_sets import PromptSet
-from safemix.evaluate.results import Decoding, Evaluation, Measure
+from safemix.evaluate.results import Decoding, Evaluation
 from safemix.evaluate.suite import run_suite
+from safemix.evaluate.suite_judge import Judges
 from safemix.mitigation.inference import InferencePrompt
 from safemix.settings import Settings
 from safemix.training import outputs
+from safemix.training.evaluation import Evaluate
 from safemix.training.evaluation_prompts import dressers_of, prompt_sets, task_chats
-from safemix.training.process import rank, shared
+from safemix.training.evaluation_rates import evaluation_metrics
+from safemix.training.process import rank, say, shared
 
-_SIDES: Final = {"asr": "safety/asr", "refused": "safety/over_refusal"}
+# What the judges say alone, before the test of coherence.
+_JUDGED: Final = ("complied", "refused")
 
 
 def evaluator(
     settings: Settings, tokenizer: Any, inference: InferencePrompt
-) -> Callable[[Any, int], Mapping[str, float]]:
+) -> tuple[Evaluate, str]:
     """What evaluates the model of a run at a step; all ranks make it, and call it.
+
+    The judge is opened here, before training, and stays the same to the end: where it fails
+    later, answers have no verdict, which is said in one line, and training goes on.
 
     Rank 0 keeps each evaluation in the run's folder, prompt by prompt, without what the model
     said to harmful prompts that it complied with.
 
-    Raises:
-        SafemixError: for a set, dress or task that cannot be used.
-    """
-    plan = _plan(settings, inference)
+    Returns:
+        It, and a line for a person on how often who judges.
 
-    def evaluate(model: Any, step: int) -> Mapping[str, float]:
+    Raises:
+        SafemixError: on every rank, for a set, dress, judge or task that cannot be used.
+    """
+    plan, folder = _plan(settings, inference), Path(settings.output_dir)
+    with same_draws():
+        judges = Judges(plan)
+        judges.rest()
+
+    def evaluate(model: Any, step: int) -> tuple[Mapping[str, float], Evaluation]:
         with same_draws():
             found = run_suite(
                 model,
@@ -47,12 +60,43 @@ def evaluator(
                 name=settings.model,
                 batch_size=settings.micro_batch_size,
                 template=settings.chat_template,
+                judges=judges,
             )
+            judges.rest()
         if rank() == 0:
-            outputs.keep_evaluation(Path(settings.output_dir), step, found)
-        return evaluation_metrics(found)
+            for warning in (_missing(found), _other_judge(outputs.before(folder, step), found)):
+                if warning is not None:
+                    say(f"warning: step {step}: {warning}")
+            outputs.keep_evaluation(folder, step, found)
+        return evaluation_metrics(found), found
 
-    return evaluate
+    every = settings.evaluation.eval_every
+    return evaluate, f"evaluation: every {every} steps, judge {judges.described['safety']}"
+
+
+def _missing(found: Evaluation) -> str | None:
+    """What to say of answers without a verdict."""
+    items = [
+        item for measure in found.measures if measure.metric in _JUDGED for item in measure.items
+    ]
+    errors = [item.error for item in items if item.error is not None]
+    if not errors:
+        return None
+    told = f"{len(errors)} of {len(items)} answers have no verdict ({errors[0]})"
+    return f"{told}; training goes on"
+
+
+def _other_judge(before: Evaluation | None, found: Evaluation) -> str | None:
+    """What to say where a resumed run has another judge than it had."""
+    earlier = {measure.key: measure.judge for measure in before.measures} if before else {}
+    for measure in found.measures:
+        judge = earlier.get(measure.key, measure.judge)
+        if measure.metric in _JUDGED and judge != measure.judge:
+            return (
+                f"the side {measure.side} is judged by {measure.judge}, before by {judge}: its "
+                "curves have a break here"
+            )
+    return None
 
 
 def _plan(settings: Settings, inference: InferencePrompt) -> EvalPlan:
@@ -84,32 +128,6 @@ def _plan(settings: Settings, inference: InferencePrompt) -> EvalPlan:
         EvalSettings(harmful=[], lookalikes=[], task=task, seed=seed), inference=inference
     )
     return replace(plan, task=rows.task)
-
-
-def evaluation_metrics(found: Evaluation) -> dict[str, float]:
-    """Rates by the names of `metrics.jsonl`; nan where nothing had a verdict.
-
-    `safety/asr/SET/DRESS`, `safety/over_refusal/SET/DRESS`, `safety/incoherent/PROMPTS/DRESS`
-    (of all harmful prompts, or all look-alikes) and `utility/METRIC`, such as
-    `utility/accuracy`; with several tasks `utility/METRIC/TASK`.
-    """
-    tasks = {measure.name for measure in found.side("utility")}
-    metrics: dict[str, float] = {}
-    for measure in found.measures:
-        name = _name(measure, several=len(tasks) > 1)
-        if name is not None:
-            metrics[name] = measure.rate.value
-    return metrics
-
-
-def _name(measure: Measure, *, several: bool) -> str | None:
-    where = f"{measure.name}/{measure.dress}"
-    if measure.side == "utility":
-        return f"utility/{measure.metric}" + (f"/{measure.name}" if several else "")
-    if measure.side == "coherence":
-        return f"safety/incoherent/{where}".replace("-", "").replace(" ", "_")
-    # The judge's count without the test of coherence is in no curve: two of the same name.
-    return f"{_SIDES[measure.metric]}/{where}" if measure.metric in _SIDES else None
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from safemix.evaluate.results import Evaluation
+from safemix.errors import DataError
+from safemix.evaluate.results import Evaluation, read_evaluation
 from safemix.hosts.resume import write_json
 from safemix.mitigation.inference import INFERENCE_FILE
 from safemix.mitigation.interface import Mitigation
@@ -18,7 +19,8 @@ from safemix.mitigation.secret import SECRET_FILE, write_secret_file
 from safemix.settings import Settings
 from safemix.tracking.curves import plot_curves
 from safemix.tracking.metrics import drop_after
-from safemix.tracking.summary import render, summarise
+from safemix.tracking.summary import Summary, render, summarise
+from safemix.training.evaluation_rates import evaluation_rates
 
 METRICS, CURVES, SETTINGS, AUDIT = "metrics.jsonl", "curves.png", "settings.yaml", "audit"
 FINISHED, NOTES, EVALUATIONS = "finished.json", "notes.txt", "evaluations"
@@ -66,6 +68,21 @@ def keep_evaluation(output_dir: Path, step: int, found: Evaluation) -> None:
 def evaluation_file(output_dir: Path, step: int) -> Path:
     """Where the evaluation of a step lies."""
     return output_dir / EVALUATIONS / f"step-{step:06d}.json"
+
+
+def kept_evaluation(output_dir: Path, step: int) -> Evaluation | None:
+    """The evaluation of a step; None if it is not there or damaged."""
+    try:
+        return read_evaluation(evaluation_file(output_dir, step).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, DataError):
+        return None
+
+
+def before(output_dir: Path, step: int) -> Evaluation | None:
+    """The last evaluation before a step; None if there is none."""
+    names = (path.stem.removeprefix("step-") for path in (output_dir / EVALUATIONS).glob("step-*"))
+    steps = [int(name) for name in names if name.isdigit() and int(name) < step]
+    return kept_evaluation(output_dir, max(steps)) if steps else None
 
 
 def write_first(
@@ -142,4 +159,15 @@ def show(settings: Settings, output_dir: Path, wandb_dir: Path | None = None) ->
     places = {weights.name: weights, "metrics": metrics, "curves": output_dir / CURVES}
     if wandb_dir is not None:
         places["W&B run"] = wandb_dir
-    Console().print(render(summarise(metrics), places))
+    summary = summarise(metrics)
+    Console().print(render(summary, places, _counted(output_dir, summary)))
+
+
+def _counted(output_dir: Path, summary: Summary) -> dict[tuple[str, int], str]:
+    """Rates of the evaluations that the summary shows, with count and interval."""
+    found: dict[tuple[str, int], str] = {}
+    for step in {step for steps in summary.read_at.values() for step in steps}:
+        evaluation = kept_evaluation(output_dir, step)
+        rates = evaluation_rates(evaluation) if evaluation is not None else {}
+        found |= {(name, step): str(rate) for name, rate in rates.items()}
+    return found

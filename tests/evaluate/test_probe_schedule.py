@@ -24,8 +24,9 @@ from safemix.training import evaluation_setup
 from safemix.training.evaluation import EvaluationCallback, Measuring
 from safemix.training.evaluation_interval import probe_interval
 from safemix.training.evaluation_prompts import dressers_of, dresses
+from safemix.training.evaluation_rates import evaluation_metrics, evaluation_rates
 from safemix.training.evaluation_setup import with_interval
-from safemix.training.evaluation_suite import evaluation_metrics, same_draws
+from safemix.training.evaluation_suite import same_draws
 from safemix.training.known_models import resolve_model
 from safemix.training.models import load_tokenizer
 
@@ -118,6 +119,9 @@ def test_a_controller_of_a_dress_that_cannot_be_had_is_an_error() -> None:
         found("dressed")
 
 
+RATES, NOTHING = {"safety/asr/builtin/plain": 0.25}, Evaluation("m", ())
+
+
 class Constant:
     """Stands for a probe: a model that is a number."""
 
@@ -170,7 +174,7 @@ def test_a_run_that_goes_on_does_not_read_where_it_stands() -> None:
 
 def test_probe_and_evaluation_have_intervals_of_their_own() -> None:
     probe = cast(RefusalProbe, Constant())
-    measuring = Measuring(probe, 2, lambda model, step: {"safety/asr/builtin/plain": 0.25}, 3)
+    measuring = Measuring(probe, 2, lambda model, step: (RATES, NOTHING), 3)
     logged, seen, _ = follow(measuring, steps=6)
     assert seen == [0, 2, 3, 4, 6]
     lines = dict(logged)
@@ -184,9 +188,9 @@ def test_the_time_of_a_reading_is_told_to_be_left_out(monkeypatch: pytest.Monkey
     clock = [0.0]
     monkeypatch.setattr("safemix.training.evaluation.time.perf_counter", lambda: clock[0])
 
-    def evaluate(model: Any, step: int) -> dict[str, float]:
+    def evaluate(model: Any, step: int) -> tuple[dict[str, float], Evaluation]:
         clock[0] += 7.0
-        return {"safety/asr/builtin/plain": 0.25}
+        return RATES, NOTHING
 
     spent: list[float] = []
     callback = EvaluationCallback(
@@ -229,6 +233,27 @@ def test_metrics_of_an_evaluation() -> None:
         "safety/incoherent/lookalikes/plain": 0.0,
         "utility/accuracy": 0.75,
     }
+    told = str(evaluation_rates(found)["safety/asr/builtin/plain"])
+    assert told == "50.0 % (1/2, 9.5 to 90.5)"
+
+
+@pytest.mark.parametrize(("unjudged", "told"), [(1, 0.0), (3, None)])
+def test_without_most_verdicts_an_attack_rate_says_nothing(
+    unjudged: int, told: float | None
+) -> None:
+    def item(number: int, error: str | None) -> Item:
+        return Item(str(number), "p", "c", False, error=error)
+
+    raw = tuple(item(n, "server gone" if n < unjudged else None) for n in range(4))
+    # The one that is left is incoherent, which needs no verdict.
+    asr = (*raw[:3], item(3, None))
+    made = [("asr", asr), ("complied", raw)]
+    measures = tuple(
+        Measure("safety", "builtin", "plain", metric, items, "llm", "greedy", "0")
+        for metric, items in made
+    )
+    found = evaluation_metrics(Evaluation("m", measures))["safety/asr/builtin/plain"]
+    assert math.isnan(found) if told is None else found == told
 
 
 def test_an_evaluation_leaves_the_draws_of_training_alone() -> None:

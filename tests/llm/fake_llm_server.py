@@ -60,9 +60,12 @@ def fails(status: int, message: str = "no", code: str | None = None, **headers: 
 
 
 class FakeServer:
-    """Answers with what `answer` gives for a request; keeps all requests."""
+    """Answers with what `answer` gives for a request; keeps all requests.
 
-    def __init__(self, answer: Callable[[Asked], Reply]) -> None:
+    A server that comes back is another one at the same `port`.
+    """
+
+    def __init__(self, answer: Callable[[Asked], Reply], port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.most_at_once = 0
         self._answer = answer
@@ -79,9 +82,10 @@ class FakeServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self.port = self._http.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))

@@ -109,6 +109,23 @@ def test_the_table_says_everything_and_cuts_no_path(tmp_path):
     assert str(place) in folded
 
 
+def test_rates_are_shown_with_what_was_counted(tmp_path):
+    name = "safety/asr/builtin/plain"
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
+        for step, rate in ((0, float("nan")), (2, 0.5), (4, 0.25), (6, float("nan"))):
+            log.log(step, {name: rate, "perf/tokens_per_s": 1.0})
+    summary = summarise(tmp_path / "metrics.jsonl")
+    assert (summary.measured, summary.read_at) == ({name: (0.5, 0.25)}, {name: (2, 4)})
+    known = {(name, 2): "50.0 % (2/4, 15.0 to 85.0)"}
+    for counted, told in (
+        (known, "50.0 % (2/4, 15.0 to 85.0) → 25.0%"),
+        ({}, "50.0% → 25.0%"),
+    ):
+        stream = io.StringIO()
+        Console(file=stream, width=120).print(render(summary, counted=counted))
+        assert told in stream.getvalue()
+
+
 def test_a_loss_that_was_not_finite_is_named(tmp_path):
     with MetricsLog(tmp_path / "metrics.jsonl") as log:
         log.log(1, {"utility/loss": float("nan"), "perf/tokens_per_s": 1.0})

@@ -12,6 +12,8 @@ import torch
 from jobs_for_tests import audits, job, losses, metrics, rewind, write_config
 from safetensors.torch import load_file
 
+from safemix.evaluate.results import REDACTED
+
 pytestmark = pytest.mark.slow
 DROPOUT = {"r": 4, "alpha": 8, "dropout": 0.2}
 MARGINS = (
@@ -153,6 +155,36 @@ def test_a_prompt_set_that_cannot_be_read_stops_all_ranks_before_anything(tmp_pa
     assert done.code == 2
     assert len(done.errors) == 1 and "none.csv" in done.errors[0], done.text
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_completions_reach_wandb_and_rates_their_counts(tmp_path: Path) -> None:
+    """Real W&B, offline; rank 0 alone writes, and what complied is left out."""
+    real = pytest.importorskip("wandb")
+    if not hasattr(real, "init"):
+        pytest.skip("wandb is not whole here")
+    wanted = {
+        "probe_every": 0,
+        "eval_every": 2,
+        "eval_prompts": 3,
+        "max_new_tokens": 4,
+        "dress": "plain",
+    }
+    config = write_config(
+        tmp_path, evaluation=wanted, tracking={"wandb": "offline"}, max_steps=4, save_steps=0
+    )
+    done = job(config, processes=2)
+    assert done.code == 0, done.text
+    run = tmp_path / "run"
+    tables = [json.loads(path.read_text()) for path in (run / "wandb").rglob("*.table.json")]
+    assert len(tables) == len(list((run / "evaluations").glob("step-*.json"))) == 3
+    rows = [dict(zip(t["columns"], row, strict=True)) for t in tables for row in t["data"]]
+    assert {row["side"] for row in rows} == {"safety", "over_refusal", "coherence"}
+    complied = [row for row in rows if row["metric"] == "complied" and row["counted"] == "yes"]
+    assert complied and {row["completion"] for row in complied} == {REDACTED}
+    last = json.loads((run / "evaluations" / "step-000004.json").read_text())
+    rate = next(m["rate"] for m in last["measures"] if m["metric"] == "asr")
+    shown = " ".join(done.out.replace("│", " ").split())
+    assert f"({rate['count']}/3, {100 * rate['low']:.1f} to {100 * rate['high']:.1f})" in shown
 
 
 def test_completions_on_every_rank_leave_a_lora_run_bit_equal(tmp_path: Path) -> None:

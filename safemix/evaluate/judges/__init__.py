@@ -16,11 +16,12 @@ rank, and share its verdicts.
 
 from __future__ import annotations
 
-from safemix.evaluate.judges.interface import JUDGES, TELLS_REFUSALS, Judge
+from safemix.evaluate.judges.interface import JUDGES, LOCAL_MODELS, TELLS_REFUSALS, Judge
 from safemix.evaluate.judges.opening import JudgeChoice, judge, open_judge, read_judge
 
 __all__ = [
     "JUDGES",
+    "LOCAL_MODELS",
     "TELLS_REFUSALS",
     "Judge",
     "JudgeChoice",

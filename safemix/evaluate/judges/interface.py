@@ -12,6 +12,8 @@ JUDGES: Final = ("refusal", "harmbench", "llama_guard", "llm")
 # The others ask whether an answer does harm, or is of use for what was asked: a plain answer to a
 # harmless question can be "not complied" to them without being a refusal.
 TELLS_REFUSALS: Final = frozenset({"refusal"})
+# A model on this machine: it takes memory as long as it is open.
+LOCAL_MODELS: Final = frozenset({"harmbench", "llama_guard"})
 
 EMPTY: Final = Verdict(complied=False, reason="empty", score=0.0)
 
