@@ -157,6 +157,29 @@ def test_a_model_that_judges_gives_its_memory_back(tmp_path: Path) -> None:
     assert ask() == first, "loaded again"
 
 
+def test_a_judge_out_of_memory_ends_a_command_and_no_training(tmp_path: Path) -> None:
+    build_tiny(tmp_path / "judge")
+    prompts = PromptSet("bad", "safety", ("Steal it.",))
+    spec = {"name": "harmbench", "model": str(tmp_path / "judge"), "device": "cpu"}
+    judges = Judges(EvalPlan((prompts,), (), (plain_dresser(),), judge=spec))
+
+    def ask() -> list[Verdict]:
+        class Full:
+            name = "harmbench"
+
+            def judge(self, *_: Any) -> list[Verdict]:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        judges._open["safety"] = Full()  # type: ignore[assignment]
+        return judges.judge("safety", ["a"], ["b"], None, lambda *_: None)
+
+    with pytest.raises(ModelError, match="the judge runs out of memory"):
+        ask()
+    judges.rest()
+    (verdict,) = ask()
+    assert "the judge runs out of memory" in (verdict.error or "")
+
+
 def test_a_model_that_cannot_be_loaded_again_is_not_replaced(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
