@@ -69,12 +69,24 @@ def state_of(step: int, max_steps: int = 60) -> Any:
     return SimpleNamespace(global_step=step, max_steps=max_steps)
 
 
-def evaluation(folder: Path, step: int, *, asr: str = "0" * 80, accuracy: str = "1" * 80) -> None:
+def evaluation(
+    folder: Path,
+    step: int,
+    *,
+    asr: str = "0" * 80,
+    complied: str = "",
+    accuracy: str = "1" * 80,
+) -> None:
     """An evaluation of a run: "1" and "0" for what was counted, "?" for no verdict."""
-    sides: dict[Side, tuple[str, str]] = {"safety": ("asr", asr), "utility": ("accuracy", accuracy)}
+    counts: list[tuple[Side, str, str]] = [
+        ("safety", "asr", asr),
+        ("safety", "complied", complied),
+        ("utility", "accuracy", accuracy),
+    ]
     measures = tuple(
         Measure(side, "set", "plain", metric, _items(counted), "judge", "greedy", "0" * 64)
-        for side, (metric, counted) in sides.items()
+        for side, metric, counted in counts
+        if counted
     )
     outputs.keep_evaluation(folder, step, Evaluation(model="tiny", measures=measures))
 

@@ -55,6 +55,16 @@ def test_an_evaluation_on_the_way_is_not_the_outcome(tmp_path):
     assert len(outcomes_at(tmp_path, 20)) == 2
 
 
+def test_an_evaluation_whose_judge_was_away_counts_no_asr(tmp_path):
+    attempt(tmp_path, 0, 20)
+    evaluation(tmp_path, 20, asr="0000", complied="0???")
+    asr, complied, utility = outcomes_at(tmp_path, 20)
+    assert (asr.counted, complied.counted) == ("????", "0???"), "incoherent ones need no verdict"
+    assert utility.rate.total
+    evaluation(tmp_path, 20, asr="0100", complied="01??")
+    assert outcomes_at(tmp_path, 20)[0].counted == "0100"
+
+
 @given(cut=st.integers(0, 700))
 @settings(max_examples=40)
 def test_metrics_cut_anywhere_give_what_is_whole(tmp_path_factory, cut):
