@@ -198,7 +198,8 @@ def _finish(job: EvalJob, model: Evaluation, base: Evaluation | None, out: Path)
         if missing:
             _say(
                 f"{missing} answers have no verdict, so there is no gate and the rates are of the "
-                "others: run the same command again, only those are asked for"
+                "others: run the same command again, only those are asked for; if a judge cannot "
+                "decide them, give another"
             )
 
     # The others wait until all is said: a launcher ends rank 0 when one of them leaves.
