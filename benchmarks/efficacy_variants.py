@@ -55,6 +55,10 @@ _HEAVIER: Final = {"first_tokens": {"count": 8, "weight": 7.0}}
 _MORE: Final = {"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.25}
 # Most of them in the layout, where they are refused most.
 _LAYOUT: Final = {"share": 0.2, "plain_share": 0.05, "wrapper_share": 0.15}
+_EVEN: Final = {"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.15}
+_MOST: Final = {**_EVEN, "share": 0.3}
+# Of safety rows fewer in the layout, where look-alikes are refused most, and more plain.
+_PARTS: Final = {"mitigation": {"plain_share": 0.2, "wrapper_share": 0.35}}
 _READ: Final = {
     "evaluation": {
         "probe_every": 6,
@@ -87,6 +91,10 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "own_more": _own(lookalikes=_MORE),
     "auto": merged(_own(lookalikes=_MORE, logit_adjustment="auto"), _READ),
     "auto_layout": merged(_own(lookalikes=_LAYOUT, logit_adjustment="auto"), _READ),
+    "auto_20": merged(_own(lookalikes=_EVEN, logit_adjustment="auto"), _READ),
+    # Three times as many look-alikes as safety rows.
+    "auto_30": merged(_own(lookalikes=_MOST, logit_adjustment="auto"), _READ),
+    "auto_30b": merged(_own(lookalikes=_MOST, logit_adjustment="auto"), merged(_READ, _PARTS)),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {
