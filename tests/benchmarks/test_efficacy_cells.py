@@ -76,6 +76,9 @@ LEVERS = {
     "adjusted": {*OWN, "mitigation.logit_adjustment"},
     "auto": AUTO,
     "auto_layout": AUTO,
+    "auto_20": AUTO,
+    "auto_30": AUTO,
+    "auto_30b": AUTO,
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
