@@ -5,6 +5,7 @@ Nothing heavy is imported at the top of a command's file, so that `safemix --hel
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from safemix.cli.filter import filter_command
 from safemix.cli.mimic import mimic
 from safemix.cli.style import style
 from safemix.cli.tune import tune_command
-from safemix.errors import SafemixError
+from safemix.errors import SafemixError, SettingsError
 
 USER_ERROR, BUG = 2, 1
 
@@ -66,7 +67,8 @@ def run(args: Sequence[str]) -> int:
     """Run a command line and say its exit code.
 
     A user's mistake is one line on stderr and 2; anything unexpected is one line and 1. With
-    `--debug`, before or after the command, both come with a traceback.
+    `--debug`, before or after the command, both come with a traceback. Of the processes of a
+    launcher one on each node tells what is wrong with the command line or the settings.
     """
     debug = "--debug" in args
     command = typer.main.get_command(app)
@@ -76,13 +78,15 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SafemixError as error:
-        _say(str(error), debug)
+        # What is set is the same for all processes of a node, so one of them tells.
+        if not isinstance(error, SettingsError) or _tells():
+            _say(str(error), debug)
         return USER_ERROR
     except Exception as error:
         usage = getattr(error, "format_message", None)  # a wrong option or argument
         if usage is not None:
             message = " ".join(str(usage()).split())
-            if message:
+            if message and _tells():
                 _say(f"{message.rstrip('.')}; see safemix --help", debug)
             return USER_ERROR
         where = "" if debug else " (run again with --debug)"
@@ -94,6 +98,11 @@ def run(args: Sequence[str]) -> int:
 def _own(args: Sequence[str]) -> list[str]:
     """The arguments without --debug, and without what the deepspeed launcher adds."""
     return [arg for arg in args if arg != "--debug" and not arg.startswith("--local_rank=")]
+
+
+def _tells() -> bool:
+    """Whether this process is the first of a launcher on its node, or of none."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _say(message: str, debug: bool) -> None:

@@ -156,6 +156,21 @@ def test_a_users_mistake_is_one_line_and_code_2(
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(
+    "mistake", [["eval", "--modell", "x"], ["eval", "--model", "tiny", "--confidence", "0.9"]]
+)
+def test_one_process_of_a_node_tells_what_is_wrong_with_the_settings(
+    mistake: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, said in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert run(mistake) == 2
+        assert len(capsys.readouterr().err.splitlines()) == said
+    # What is read from a disk may be wrong on one node alone, or for one process.
+    assert run(["eval", "--model", "tiny", "--harmful", "no.jsonl"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_a_real_process_says_the_same_and_debug_shows_the_traceback() -> None:
     args = ("estimate", "--model", "tiny", "--ds_config", "zero5")
     plain = real(*args)
