@@ -23,7 +23,8 @@ check mypy
 if (($#)); then
   check pytest "$@"
 else
-  check pytest -m "not slow" -n "$(nproc)" --dist loadfile
+  # All cores; `nproc` itself would obey OMP_NUM_THREADS.
+  check pytest -m "not slow" -n "$(env -u OMP_NUM_THREADS nproc)" --dist loadfile
   # Two at a time on any machine: a job has processes of its own, and starting them takes one core.
   check pytest -m slow -n 2 --dist loadfile --durations 15
 fi
