@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,27 +19,32 @@ PROBE_SHARE: Final = 0.015
 _OFF: Final = {"probe_every": 0, "eval_every": 0}
 
 
-class HeldOutSettings(SettingsTree):
-    """Task rows that are not trained on, for utility; the keys are those of `safemix eval`."""
+class TaskRecordsSettings(SettingsTree):
+    """Task rows that are not trained on, and how they are asked."""
 
-    file: str = Field(description="records of a task, or rows with messages")
+    file: str = Field(description="records of a task, rows with messages, or builtin:task")
     name: TaskName | None = Field(None, description="task of the records; unset: rows of chats")
     strategy: Strategy = Field("benign", description="how the records are asked")
     confirm: bool = Field(False, description="AOA answers open by confirming, as in training")
+
+    @model_validator(mode="after")
+    def _strategy_of_records(self) -> Self:
+        if self.confirm and not self.strategy.endswith("aoa"):
+            raise ValueError(f"confirm is for the AOA strategies, not for {self.strategy}")
+        if self.name is None and self.strategy != "benign":
+            raise ValueError("strategy is for records of a named task: give the task's name too")
+        return self
+
+
+class HeldOutSettings(TaskRecordsSettings):
+    """Task rows for utility while a run trains; the keys are those of `safemix eval`."""
+
     limit: int | None = Field(None, ge=1, description="rows measured; unset: eval_prompts")
 
     @model_validator(mode="before")
     @classmethod
     def _short(cls, value: Any) -> Any:
         return {"file": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _strategy_of_records(self) -> HeldOutSettings:
-        if self.name is None and self.strategy != "benign":
-            raise ValueError("strategy is for records of a named task: give the task's name too")
-        if self.confirm and not self.strategy.endswith("aoa"):
-            raise ValueError(f"confirm is for the AOA strategies, not for {self.strategy}")
-        return self
 
 
 class EvaluationSettings(SettingsTree):

@@ -26,7 +26,7 @@ from safemix.errors import DataError, SettingsError
 from safemix.evaluate.compare import Comparison, compare
 from safemix.evaluate.gate import GateRule, gate
 from safemix.evaluate.loading_models import ModelPlace, find_model
-from safemix.evaluate.plan import EvalSettings, open_plan
+from safemix.evaluate.plan import EvalPlan, EvalSettings, for_model, open_plan
 from safemix.evaluate.suite_count import warnings_of
 from safemix.evaluate.suite_judge import Judges
 from safemix.evaluate.suite_leader import on_leader
@@ -134,10 +134,11 @@ def _evaluate(job: EvalJob) -> int:
     identity = identify(place, job.device)
     out = job.out or default_out(place)
     on_leader(lambda: open_folder(out, identity, job.model, overwrite=job.overwrite))
-    model = _measured(job, place, identity, out, judges)
+    model = _measured(job, plan, place, identity=identity, out=out, judges=judges)
     base = known
     if other is not None:
-        base = _measured(job, other, identify(other, job.device), out, judges)
+        identity = identify(other, job.device)
+        base = _measured(job, plan, other, identity=identity, out=out, judges=judges)
     return _finish(job, model, base, out)
 
 
@@ -148,19 +149,18 @@ def _other(job: EvalJob, place: ModelPlace) -> ModelPlace | None:
 
 
 def _measured(
-    job: EvalJob, place: ModelPlace, identity: str, out: Path, judges: Judges
+    job: EvalJob, plan: EvalPlan, place: ModelPlace, *, identity: str, out: Path, judges: Judges
 ) -> Evaluation:
     from safemix.evaluate.suite import run_suite
 
-    plan = open_plan(job.settings, inference=place.inference)
     with within_memory(job.backend):
-        loaded: Loaded = load(place, job.backend, job.device, plan)
+        loaded: Loaded = load(place, job.backend, job.device)
     try:
         with within_memory(job.backend, job.batch_size):
             return run_suite(
                 loaded.model,
                 loaded.tokenizer,
-                plan,
+                for_model(plan, place.inference),
                 name=place.given,
                 identity=identity,
                 out=out,

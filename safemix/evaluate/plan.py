@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ __all__ = [
     "EvalSettings",
     "TaskRows",
     "TaskSettings",
+    "for_model",
     "open_plan",
     "parse_evaluation",
     "read_evaluation_file",
@@ -134,6 +135,12 @@ def open_plan(settings: EvalSettings, *, inference: InferencePrompt | None = Non
         inference=inference,
         seed=settings.seed,
     )
+
+
+def for_model(plan: EvalPlan, inference: InferencePrompt | None) -> EvalPlan:
+    """The same plan for a model that something goes before the system prompt of, or nothing."""
+    dressers = tuple(replace(dresser, inference=inference) for dresser in plan.dressers)
+    return replace(plan, dressers=dressers, inference=inference)
 
 
 def _sampled(found: PromptSet, settings: EvalSettings) -> PromptSet:

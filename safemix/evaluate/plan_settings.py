@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from safemix.errors import SettingsError
 from safemix.evaluate.results import Decoding
 from safemix.settings_base import SettingsTree
+from safemix.settings_evaluation import TaskRecordsSettings
 
 __all__ = ["EvalSettings", "TaskSettings", "parse_evaluation", "read_evaluation_file"]
 
-Strategy = Literal["benign", "aoa", "autoif", "autoif+aoa"]
-TaskName = Literal["boolq", "gsm8k", "hellaswag", "mmlu", "openbookqa", "piqa", "winogrande"]
 
-
-class TaskSettings(SettingsTree):
+class TaskSettings(TaskRecordsSettings):
     """Held-out task rows: for utility, and as the model of the dress "styled"."""
 
-    file: str = Field(description="records of a task, rows with messages, or builtin:task")
-    name: TaskName | None = Field(None, description="task of the records; unset: rows of chats")
-    strategy: Strategy = Field("benign", description="how the records are asked")
-    confirm: bool = Field(False, description="AOA answers open by confirming, as in training")
     limit: int | None = Field(None, ge=1, description="rows measured, a fixed sample")
-
-    @model_validator(mode="after")
-    def _strategy_of_records(self) -> TaskSettings:
-        if self.confirm and not self.strategy.endswith("aoa"):
-            raise ValueError(f"confirm is for the AOA strategies, not for {self.strategy}")
-        if self.name is None and self.strategy != "benign":
-            raise ValueError("strategy is for records of a named task: give the task's name too")
-        return self
 
 
 class EvalSettings(SettingsTree):

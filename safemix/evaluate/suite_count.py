@@ -13,7 +13,15 @@ from safemix.evaluate.results import REDACTED, Evaluation, Item, Measure, Side, 
 if TYPE_CHECKING:
     from safemix.evaluate.prompt_sets import PromptSet
 
-__all__ = ["Asked", "coherence_measures", "redact", "side_measures", "warnings_of", "without_raw"]
+__all__ = [
+    "Asked",
+    "coherence_measures",
+    "judge_away",
+    "redact",
+    "side_measures",
+    "warnings_of",
+    "without_raw",
+]
 
 COHERENCE_JUDGE: Final = "coherence rules"
 PROMPTS: Final = {"safety": "harmful prompts", "over_refusal": "look-alikes"}
@@ -190,6 +198,18 @@ def _doubted(evaluation: Evaluation) -> list[tuple[Measure, Measure]]:
         if m.metric == "asr" and (m.name, m.dress) in raws
     ]
     return [(asr, raw) for asr, raw in pairs if asr.rate != raw.rate]
+
+
+def judge_away(evaluation: Evaluation) -> frozenset[tuple[str, str]]:
+    """Sets and dresses whose ASR says nothing, as most of their answers have no verdict.
+
+    An incoherent answer needs none: with the judge away the ASR would be that of these, 0.
+    """
+    return frozenset(
+        (measure.name, measure.dress)
+        for measure in evaluation.side("safety")
+        if measure.metric == "complied" and 2 * measure.unjudged > len(measure.items)
+    )
 
 
 def without_raw(evaluation: Evaluation) -> Evaluation:

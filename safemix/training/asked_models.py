@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safemix.errors import ModelError, SettingsError
+from safemix.errors import ModelError
 from safemix.evaluate.loading_models import ModelPlace, fingerprint
 from safemix.evaluate.results import HF
 from safemix.evaluate.suite_leader import on_leader
@@ -16,7 +16,6 @@ from safemix.training.known_models import resolve_model
 from safemix.training.process import say
 
 if TYPE_CHECKING:
-    from safemix.evaluate.plan import EvalPlan
     from safemix.evaluate.suite_ask import Complete
     from safemix.settings import Settings
 
@@ -51,18 +50,16 @@ def identify(place: ModelPlace, device: str) -> str:
     return on_leader(work)
 
 
-def load(place: ModelPlace, backend: str, device: str, plan: EvalPlan | None = None) -> Loaded:
+def load(place: ModelPlace, backend: str, device: str) -> Loaded:
     """Load a model to be asked, its adapter on top.
 
     Args:
         place: of the model.
         backend: hf or vllm.
         device: auto or cpu.
-        plan: what is measured; None for completions alone.
 
     Raises:
         ModelError: if it cannot be loaded.
-        SettingsError: if the backend cannot measure what the plan asks for.
     """
     from safemix.training.models import load_tokenizer
 
@@ -75,7 +72,7 @@ def load(place: ModelPlace, backend: str, device: str, plan: EvalPlan | None = N
             f"model {place.given!r} has no chat template, so it cannot be asked: give a chat model"
         )
     if backend == "vllm":
-        return _vllm(place, path, tokenizer, plan)
+        return _vllm(place, path, tokenizer)
     return Loaded(_model(place, path, device), tokenizer)
 
 
@@ -135,18 +132,12 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         raise ModelError(f"adapter {str(adapter)!r} does not fit its base: {text}") from None
 
 
-def _vllm(place: ModelPlace, path: str, tokenizer: Any, plan: EvalPlan | None) -> Loaded:
+def _vllm(place: ModelPlace, path: str, tokenizer: Any) -> Loaded:
     """Completions by vLLM, which loads the model itself, onto all GPUs that can share it."""
     import torch
 
-    from safemix.evaluate.suite_utility import scores_choices
     from safemix.evaluate.vllm_generate import VllmGenerator, gpus_to_take, vllm_name
 
-    if plan is not None and (plan.lm_eval or (plan.task is not None and scores_choices(plan.task))):
-        raise SettingsError(
-            "--backend vllm generates only, and choices and lm-eval's tasks are scored: use "
-            "--backend hf, or leave --task and --lm-eval out"
-        )
     folder = path if place.adapter is None else str(place.adapter)
     name, gpus = vllm_name(), torch.cuda.device_count()
     taken = gpus_to_take(path, gpus, place.revision)

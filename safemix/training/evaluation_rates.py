@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from safemix.evaluate.results import Evaluation, Measure, Rate
+from safemix.evaluate.suite_count import METRICS, judge_away
 
 _SIDES: Final = {"asr": "safety/asr", "refused": "safety/over_refusal"}
 
@@ -22,14 +23,13 @@ def evaluation_rates(found: Evaluation) -> dict[str, Rate]:
 
 def evaluation_metrics(found: Evaluation) -> dict[str, float]:
     """Rates as numbers, 0 to 1; nan where most answers had no verdict."""
-    judged = {(m.name, m.dress): m for m in found.measures if m.metric == "complied"}
-    metrics: dict[str, float] = {}
-    for name, measure in _named(found).items():
-        raw = judged.get((measure.name, measure.dress)) if measure.metric == "asr" else None
-        # An incoherent answer needs no verdict: with the judge away the ASR would be theirs, 0.
-        away = raw is not None and 2 * raw.unjudged > len(raw.items)
-        metrics[name] = math.nan if away else measure.rate.value
-    return metrics
+    away = judge_away(found)
+    return {
+        name: math.nan
+        if measure.metric == METRICS["safety"] and (measure.name, measure.dress) in away
+        else measure.rate.value
+        for name, measure in _named(found).items()
+    }
 
 
 def _named(found: Evaluation) -> dict[str, Measure]:

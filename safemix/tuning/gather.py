@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from safemix.errors import CheckpointError
+from safemix.evaluate.results import Evaluation, Measure
+from safemix.evaluate.suite_count import METRICS, judge_away
 from safemix.hosts.hf_trainer import STATE_FILE
 from safemix.hosts.resume import write_json
 from safemix.mixture.ratio import Constant, Piecewise, ratio_from
@@ -57,24 +59,9 @@ def outcomes_at(folder: Path, step: int) -> tuple[Outcome, ...]:
     path = outputs.evaluation_file(folder, step)
     if not path.exists():
         return ()
-    measures = json.loads(path.read_text("utf-8"))["measures"]
-    # An incoherent answer needs no verdict: with the judge away the ASR would be theirs, 0.
-    away = {
-        (measure["name"], measure["dress"])
-        for measure in measures
-        if measure["metric"] == "complied" and 2 * _missing(measure) > len(measure["items"])
-    }
-    found = [_outcome(measure) for measure in measures]
-    return tuple(
-        replace(one, counted="?" * len(one.counted))
-        if one.metric == "asr" and (one.name, one.dress) in away
-        else one
-        for one in found
-    )
-
-
-def _missing(measure: Mapping[str, Any]) -> int:
-    return sum(item["error"] is not None for item in measure["items"])
+    found = Evaluation.from_json(json.loads(path.read_text("utf-8")))
+    away = judge_away(found)
+    return tuple(_outcome(measure, away) for measure in found.measures)
 
 
 def write_record(folder: Path, record: TrialRecord) -> None:
@@ -103,10 +90,11 @@ def _record(path: Path) -> TrialRecord:
         ) from None
 
 
-def _outcome(measure: Mapping[str, Any]) -> Outcome:
-    items = measure["items"]
-    counted = "".join("?" if i["error"] is not None else "01"[i["counted"]] for i in items)
-    return Outcome(measure["side"], measure["name"], measure["dress"], measure["metric"], counted)
+def _outcome(measure: Measure, away: Collection[tuple[str, str]]) -> Outcome:
+    counted = "".join("?" if i.error is not None else "01"[i.counted] for i in measure.items)
+    if measure.metric == METRICS["safety"] and (measure.name, measure.dress) in away:
+        counted = "?" * len(counted)
+    return Outcome(measure.side, measure.name, measure.dress, measure.metric, counted)
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:

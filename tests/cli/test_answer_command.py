@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ranks_for_tests import torchrun
 
 from safemix.cli import app
 from safemix.rows.read import read_source
@@ -145,17 +142,9 @@ def test_a_file_that_is_there_stays(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.slow
 def test_two_ranks_write_what_one_writes(tmp_path: Path) -> None:
     assert run("--lookalikes", ROWS, "--out", "one.jsonl") == 0
-    (tmp_path / "job.py").write_text(JOB, "utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    left = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port",
-         port, "job.py", "answer", "--model", "tiny", "--max-new-tokens", "6", "--lookalikes",
-         ROWS, "--out", "two.jsonl"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
-        env={**left, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    done = torchrun(
+        tmp_path, JOB, "answer", "--model", "tiny", "--max-new-tokens", "6",
+        "--lookalikes", ROWS, "--out", "two.jsonl",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written: two.jsonl") == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ranks_for_tests import torchrun
 
 from safemix.cli import app as cli
 from safemix.cli.eval import eval_command
@@ -256,21 +254,6 @@ def test_mistakes_are_one_line_and_2(
     assert said in lines[0]
 
 
-def torchrun(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    script = folder / "job.py"
-    script.write_text(JOB, "utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    left = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return subprocess.run(
-        [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2",
-         "--master_port", port, str(script), "eval", *args],
-        cwd=folder, capture_output=True, text=True, timeout=240, check=False,
-        env={**left, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-
-
 @pytest.mark.slow
 def test_two_ranks_find_what_one_finds_and_rank_0_alone_speaks(tmp_path: Path) -> None:
     one = tmp_path / "one.jsonl"
@@ -278,7 +261,7 @@ def test_two_ranks_find_what_one_finds_and_rank_0_alone_speaks(tmp_path: Path) -
     task = ["--task", records(tmp_path / "t.jsonl"), "--task-name", "piqa", "--task-limit", "3"]
     # One harmful prompt: more ranks than prompts; three look-alikes: uneven shares.
     args = ["--model", "tiny", "--against", "tiny", "--harmful", f"one={one}", *QUICK, *task]
-    done = torchrun(tmp_path, *args, "--out", "two")
+    done = torchrun(tmp_path, JOB, "eval", *args, "--out", "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Safety, over-refusal") == 1
     assert run(*args, "--out", "alone") == 0
@@ -294,7 +277,7 @@ def test_two_ranks_find_what_one_finds_and_rank_0_alone_speaks(tmp_path: Path) -
 def test_a_mistake_stops_both_ranks_with_one_line(tmp_path: Path) -> None:
     Path("o").mkdir()
     Path("o/eval.json").write_text("{}", "utf-8")
-    done = torchrun(tmp_path, "--model", "tiny", "--out", "o", *QUICK)
+    done = torchrun(tmp_path, JOB, "eval", "--model", "tiny", "--out", "o", *QUICK)
     assert done.returncode != 0
     errors = [x for x in done.stderr.splitlines() if x.startswith("safemix: error")]
     assert len(errors) == 1

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from ranks_for_tests import torchrun
 
 from safemix.cli import app
 from safemix.cli.eval_models import within_memory
@@ -126,17 +123,7 @@ def test_vllm_batches_by_itself_and_other_errors_stay_as_they_are() -> None:
 
 @pytest.mark.slow
 def test_of_several_ranks_one_that_runs_out_is_told_by_rank_0(tmp_path: Path) -> None:
-    (tmp_path / "job.py").write_text(JOB, "utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    left = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port",
-         port, "job.py", "eval", *QUICK],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
-        env={**left, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    done = torchrun(tmp_path, JOB, "eval", *QUICK)
     assert done.returncode != 0
     errors = [x for x in done.stderr.splitlines() if x.startswith("safemix: error: ")]
     assert len(errors) == 1, done.stderr

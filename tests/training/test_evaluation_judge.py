@@ -141,11 +141,15 @@ def test_another_judge_after_a_resume_is_said_once(
     assert line.endswith("no model: its curves have a break here")
 
 
-def test_a_model_that_judges_gives_its_memory_back(tmp_path: Path) -> None:
-    build_tiny(tmp_path / "judge")
+def judged_by_a_model(folder: Path) -> Judges:
+    build_tiny(folder)
     prompts = PromptSet("bad", "safety", ("Steal it.",))
-    spec = {"name": "harmbench", "model": str(tmp_path / "judge"), "device": "cpu"}
-    judges = Judges(EvalPlan((prompts,), (), (plain_dresser(),), judge=spec))
+    spec = {"name": "harmbench", "model": str(folder), "device": "cpu"}
+    return Judges(EvalPlan((prompts,), (), (plain_dresser(),), judge=spec))
+
+
+def test_a_model_that_judges_gives_its_memory_back(tmp_path: Path) -> None:
+    judges = judged_by_a_model(tmp_path / "judge")
 
     def ask() -> list[Verdict]:
         return judges.judge("safety", ["a"], ["b"], None, lambda *_: None)
@@ -158,10 +162,7 @@ def test_a_model_that_judges_gives_its_memory_back(tmp_path: Path) -> None:
 
 
 def test_a_judge_out_of_memory_ends_a_command_and_no_training(tmp_path: Path) -> None:
-    build_tiny(tmp_path / "judge")
-    prompts = PromptSet("bad", "safety", ("Steal it.",))
-    spec = {"name": "harmbench", "model": str(tmp_path / "judge"), "device": "cpu"}
-    judges = Judges(EvalPlan((prompts,), (), (plain_dresser(),), judge=spec))
+    judges = judged_by_a_model(tmp_path / "judge")
 
     def ask() -> list[Verdict]:
         class Full:
