@@ -129,6 +129,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
+def keep_json(path: Path, tree: Any) -> None:
+    """Write a result on one line, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(tree, separators=(",", ":")) + "\n", "utf-8")
+    partial.replace(path)
+
+
 def write_json(path: Path | None, facts: dict[str, Any], results: Any) -> None:
     """Write machine, command and figures, if a file is named."""
     if path is not None:

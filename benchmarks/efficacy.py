@@ -17,17 +17,19 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import keep_json, machine
 from efficacy_cells import FULL, QUICK, SMALL, Cell, Size, full_matrix, small_matrix
 from efficacy_run import RunFailedError, Study, align, evaluate, train_and_evaluate
 from efficacy_variants import VARIANTS, variant_cells
 
 _HERE = Path(__file__).resolve().parent
 _PART = "every Nth cell, from the Ith on: for N processes side by side, each on cores of its own"
+_SEEDS = "of the runs, in place of the matrix's own"
+_KEEP = "leave the tuned models where they are, for efficacy_utility.py"
 _UNMITIGATED = "results whose runs without a mitigation are compared with, where there is none"
 _PACKAGES = ("torch", "deepspeed", "transformers", "safemix")
 
@@ -132,10 +134,7 @@ def _line(found: dict[str, Any]) -> str:
 
 def _keep(study: Study, name: str, found: dict[str, Any]) -> None:
     tree = {"machine": machine(_PACKAGES), **found}
-    path = _result(study, name)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(tree, separators=(",", ":")) + "\n", "utf-8")
-    partial.replace(path)
+    keep_json(_result(study, name), tree)
 
 
 def _result(study: Study, name: str) -> Path:
@@ -146,6 +145,8 @@ def _cells(args: Namespace) -> list[Cell]:
     cells = list(full_matrix() if args.matrix == "full" else small_matrix())
     if args.variants:
         cells = list(variant_cells(args.variants))
+    if args.seeds:
+        cells = list(dict.fromkeys(replace(c, seed=s) for s in args.seeds for c in cells))
     if args.only:
         cells = [cell for cell in cells if any(word in cell.id for word in args.only)]
     return cells[:2] if args.quick else cells
@@ -165,6 +166,7 @@ def _study(args: Namespace) -> Study:
         lookalikes=tuple(lookalikes),
         size=size,
         processes=args.processes,
+        keep=args.keep_models,
         model=args.model,
         aligned=args.aligned,
         machine=machine_settings,
@@ -190,6 +192,8 @@ def _arguments(given: Sequence[str] | None = None) -> Namespace:
     made.add_argument("--matrix", choices=("small", "full"), default="small")
     made.add_argument("--variants", nargs="+", choices=list(VARIANTS), help="levers, not matrix")
     made.add_argument("--only", nargs="*", metavar="TEXT", help="cells whose name holds a text")
+    made.add_argument("--seeds", type=int, nargs="+", metavar="N", help=_SEEDS)
+    made.add_argument("--keep-models", action="store_true", help=_KEEP)
     made.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help=_PART)
     made.add_argument("--budget", type=float, metavar="MIN", help="begin no cell after so long")
     made.add_argument("--model", default="smollm2", help="aligned first")

@@ -18,6 +18,8 @@ import yaml
 from efficacy_cells import Cell, Size, confirms, dresses, run_settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+CELL_FILE: Final = "cell.json"
+"""What a cell is, in its folder."""
 _BIN: Final = Path(sys.executable).parent
 # Once each they leave the aligned model refusing half of XSTest.
 _LOOKALIKE_PASSES: Final = 2
@@ -38,6 +40,7 @@ class Study:
         lookalikes: benign sets, likewise.
         size: of a cell.
         processes: of the launcher.
+        keep: whether the tuned models stay when they are evaluated.
         model: that is aligned first.
         aligned: folder of an aligned model; None to align `model`.
         machine: settings that depend on the machine.
@@ -49,6 +52,7 @@ class Study:
     lookalikes: tuple[str, ...]
     size: Size
     processes: int
+    keep: bool
     model: str
     aligned: Path | None
     machine: Mapping[str, Any]
@@ -100,7 +104,7 @@ def align(study: Study) -> None:
 
 
 def train_and_evaluate(study: Study, cell: Cell) -> dict[str, Any]:
-    """One cell from settings to figures; its weights are deleted at the end.
+    """One cell from settings to figures; its weights are deleted at the end, unless kept.
 
     Returns:
         The figures, as `figures` gives them, with the settings, the times in seconds and the
@@ -125,8 +129,10 @@ def train_and_evaluate(study: Study, cell: Cell) -> dict[str, Any]:
     _train(study, settings, folder / "run.yaml")
     trained = time.perf_counter()
     found = evaluate(study, str(run), cell.task, cell.strategy, folder / "eval")
+    about = {**asdict(cell), "id": cell.id}
+    (folder / CELL_FILE).write_text(json.dumps(about) + "\n", "utf-8")
     found |= {
-        "cell": {**asdict(cell), "id": cell.id},
+        "cell": about,
         "size": asdict(study.size),
         "seconds": {
             "train": round(trained - begin, 1),
@@ -134,7 +140,7 @@ def train_and_evaluate(study: Study, cell: Cell) -> dict[str, Any]:
         },
         **last_readings(run / "metrics.jsonl"),
     }
-    for weights in ("model", "adapter"):
+    for weights in () if study.keep else ("model", "adapter"):
         shutil.rmtree(run / weights, ignore_errors=True)
     for checkpoint in run.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

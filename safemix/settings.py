@@ -25,12 +25,11 @@ from safemix.settings_mitigation import (
     CounterPromptSettings,
     GentleSettings,
     LongestSettings,
-    MimicSettings,
     MitigationSettings,
     NoneSettings,
-    ParaphraseSettings,
     PtstSettings,
 )
+from safemix.settings_paraphrase import MimicSettings, ParaphraseSettings
 from safemix.settings_tree import (
     LoraSettings,
     Precision,

@@ -16,6 +16,8 @@ PROBE_EVERY: Final = 50
 """Steps between two readings of the probe where it costs little enough."""
 PROBE_SHARE: Final = 0.015
 """Share of the training work that `probe_every: auto` may cost; the promise is 0.02."""
+LEAST_READINGS: Final = 12
+"""Readings that a run has at least with `logit_adjustment: auto`, as those of the study had."""
 _OFF: Final = {"probe_every": 0, "eval_every": 0}
 
 
@@ -53,7 +55,8 @@ class EvaluationSettings(SettingsTree):
     probe_every: int | Literal["auto"] = Field(
         "auto",
         description="optimizer steps between two readings of the refusal margin; auto: 50, or as "
-        "many more as keep it below 2 % of the training work; 0: never",
+        "many more as keep it below 2 % of the training work, but 12 readings in a run with "
+        "logit_adjustment: auto; 0: never",
     )
     eval_every: int = Field(
         0, ge=0, description="steps between two evaluations with completions; 0: never"

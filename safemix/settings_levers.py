@@ -82,7 +82,10 @@ class LookalikesSettings(SettingsTree):
     """Benign requests that look unsafe, with helpful answers, beside the safety rows."""
 
     share: float | None = Field(
-        None, gt=0, lt=1, description="share of all rows; unset: as many as safety rows"
+        None, gt=0, lt=1, description="share of all rows; unset: it goes by per_safety_row"
+    )
+    per_safety_row: float = Field(
+        1, gt=0, le=100, description="look-alikes to a safety row, where no share is given"
     )
     file: str | None = Field(None, description="JSONL, JSON, CSV or Parquet; unset: built-in rows")
     hub: str | None = Field(None, description="Hugging Face dataset name or a saved dataset folder")
@@ -105,6 +108,8 @@ class LookalikesSettings(SettingsTree):
     def _one_place(self) -> LookalikesSettings:
         if self.file is not None and self.hub is not None:
             raise ValueError("give file or hub, not both")
+        if self.share is not None and self.per_safety_row != 1:
+            raise ValueError("give share or per_safety_row, not both: each says how many there are")
         given = [n for n in ("config", "revision") if getattr(self, n) is not None]
         if self.hub is None and given:
             raise ValueError(f"{given[0]} belongs to hub: leave it out, or give hub")
@@ -122,7 +127,9 @@ class LookalikesSettings(SettingsTree):
         place = {"builtin": LOOKALIKES} if self.builtin else {}
         return (
             place
-            | self.model_dump(exclude={"share", "first_tokens", *PARTS}, exclude_none=True)
+            | self.model_dump(
+                exclude={"share", "per_safety_row", "first_tokens", *PARTS}, exclude_none=True
+            )
             | {"ratio": share}
         )
 

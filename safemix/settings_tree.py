@@ -16,13 +16,12 @@ from safemix.settings_evaluation import EvaluationSettings
 from safemix.settings_levers import LOOKALIKES, AnchorKey, FirstTokensKey, adjusts_itself
 from safemix.settings_mitigation import (
     BaseSettings,
-    MimicSettings,
     MitigationSettings,
-    expand_mimic,
     expand_mitigation,
     merge_mimic,
     safety_need,
 )
+from safemix.settings_paraphrase import MimicSettings, expand_mimic
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 

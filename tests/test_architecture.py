@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "settings_base",
     "settings_levers",
+    "settings_paraphrase",
     "settings_mitigation",
     "settings_evaluation",
     "settings_controller",

@@ -6,7 +6,8 @@ with the same backend, and in the same parts unless told otherwise, in a source 
 that only what is asked tells the two apart. With the mitigation `base` they stay as they are, like
 its safety rows.
 
-Unless a share is given (`lookalikes: 0.02`) there are as many as safety rows, see `unset_share`.
+Unless a share is given (`lookalikes: 0.02`) there are as many as safety rows, or as many times as
+many as `per_safety_row` says, see `unset_share`.
 """
 
 from __future__ import annotations
@@ -54,15 +55,15 @@ def with_lookalikes(settings: Settings, lookalikes: LookalikesSettings | None) -
 
 
 def unset_share(settings: Settings) -> UnsetShare:
-    """As many look-alikes as safety rows, as far as half of the rows are left to the task.
+    """As many look-alikes to a safety row as asked for, as far as the task keeps half of the rows.
 
-    With a the ratio at the first step and r the share of all rows that further sources leave, the
-    look-alikes' share is
+    With a the ratio at the first step, k look-alikes to a safety row and r the share of all rows
+    that further sources leave, the look-alikes' share is
 
-    - `ratio_of: rows`: a, at most r / 2 - a;
-    - `ratio_of: task`: a r / (1 + 2 a), at most r (1 - a) / 2. That is where the safety rows'
-      share, a (r - l) / (1 + a) beside l look-alikes (see `mixture.convert`), is l too, and where
-      both together are r / 2;
+    - `ratio_of: rows`: k a, at most r / 2 - a;
+    - `ratio_of: task`: k a r / (1 + a + k a), at most r (1 - a) / 2. That is where k times the
+      safety rows' share, a (r - l) / (1 + a) beside l look-alikes (see `mixture.convert`), is l
+      too, and where both together are r / 2;
     - `ratio_of: tokens`: as for rows. How many rows that ratio needs is not known before they are
       read.
 
@@ -74,9 +75,10 @@ def unset_share(settings: Settings) -> UnsetShare:
     left = max(1 - sum(map(_largest, others), Fraction(0)), Fraction(0))
     half = "the task would have less than half of the rows"
     half += " that other sources leave" if others else ""
-    wanted, most = asked, left / 2 - asked
+    times = _times(settings)
+    wanted, most = times * asked, left / 2 - asked
     if settings.ratio_of == "task":
-        wanted, most = asked * left / (1 + 2 * asked), left * (1 - asked) / 2
+        wanted, most = wanted * left / (1 + asked + wanted), left * (1 - asked) / 2
     if not asked:
         return UnsetShare(Fraction(0), "none, as the ratio at the first step is 0")
     if most <= 0:
@@ -84,9 +86,10 @@ def unset_share(settings: Settings) -> UnsetShare:
     if most < wanted:
         return UnsetShare(most, f"{_percent(most)} of all rows: with more {half}")
     if settings.ratio_of == "tokens":
-        why = "the ratio's number, as rows of a share of tokens are not known before"
+        number = "the ratio's number" if times == 1 else f"{float(times):g} times the ratio's"
+        why = f"{number}, as rows of a share of tokens are not known before"
     else:
-        why = "as many as safety rows"
+        why = "as many as safety rows" if times == 1 else f"{float(times):g} to a safety row"
     if isinstance(settings.ratio, ScheduleSettings | ControllerSettings):
         why += " at the first step"
     return UnsetShare(wanted, f"{_percent(wanted)} of all rows: {why}")
@@ -111,6 +114,12 @@ def share_note(settings: Settings) -> tuple[str, ...]:
     if own is None or own.share is not None:
         return ()
     return (f"{LOOKALIKES}: {unset_share(settings).why} (mitigation.lookalikes sets a share)",)
+
+
+def _times(settings: Settings) -> Fraction:
+    """Look-alikes to a safety row; 1 where the mitigation does not say."""
+    own = getattr(settings.mitigation, LOOKALIKES, None)
+    return Fraction(1) if own is None else Fraction(str(own.per_safety_row))
 
 
 def _at_first(ratio: Any) -> Fraction:

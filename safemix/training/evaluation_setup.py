@@ -74,7 +74,7 @@ def measuring_of(
 
 
 def with_interval(
-    measuring: Measuring, settings: Settings, mixture: Mixture, model: Any
+    measuring: Measuring, settings: Settings, mixture: Mixture, model: Any, steps: int
 ) -> Measuring:
     """How often the probe is read: it takes more tokens where a model heeds no mask of ours.
 
@@ -83,12 +83,13 @@ def with_interval(
         settings: of the run.
         mixture: tells how long the rows are.
         model: that will be read.
+        steps: optimizer steps of the run.
     """
     probe = measuring.probe
     if probe is None:
         return measuring
     probe.lay_out_for(model)
-    every = probe_interval(settings, probe.tokens, mean_row_tokens(mixture.dataset))
+    every = probe_interval(settings, probe.tokens, mean_row_tokens(mixture.dataset), steps)
     dresses = ", ".join(dict.fromkeys(group.dress for group in probe.groups))
     note = f"refusal margin: read every {every} steps, prompts {dresses}"
     return replace(measuring, probe_every=every, notes=(*measuring.notes, note))

@@ -119,7 +119,7 @@ def run(
     first = None if adjusting is None or adjustment is None else adjustment.tokens
     measuring = measuring_of(settings, tokenizer, mitigation, secret, first=first)
     model = load_model(settings, model_path)
-    measuring = with_interval(measuring, settings, mixture, model)
+    measuring = with_interval(measuring, settings, mixture, model, arguments.max_steps)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
     lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
     notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]

@@ -250,8 +250,8 @@ def _check_pbt(sweep: SweepSettings, run: Settings) -> None:
     follows = isinstance(run.mitigation, LookalikesKey) and run.mitigation.lookalikes
     if follows and follows.share is None:
         raise SettingsError(
-            "scheduler pbt changes the ratio of running trials, and look-alikes that are as many "
-            "as the safety rows could not follow it: give mitigation.lookalikes of the run a "
+            "scheduler pbt changes the ratio of running trials, and look-alikes that go by the "
+            "safety rows could not follow it: give mitigation.lookalikes of the run a "
             "share, for example mitigation: {name: paraphrase, lookalikes: 0.05}, or false"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,24 @@ LEVERS = {
 def settings(cell: Cell, size: Size = SMALL, **machine: Any) -> dict[str, Any]:
     places = {"model": "aligned", "data": Path("data"), "folder": Path("run")}
     return run_settings(cell, size, machine={"micro_batch_size": 4} | machine, **places)
+
+
+def test_the_preset_is_what_was_measured() -> None:
+    cell = next(c for c in variant_cells(["auto_30b"]))
+    measured = parse_settings(settings(cell))
+    changes = {"mitigation": {"name": "paraphrase", "preset": "calibrated"}}
+    preset = parse_settings(settings(replace(cell, changes=changes)))
+    made, same = (mitigation_for(one).adjust(one) for one in (measured, preset))
+    assert [Fraction(str(one.sources["lookalikes"].ratio)) for one in (made, same)] == [
+        Fraction("0.3")
+    ] * 2
+    assert first_tokens_of(made) == first_tokens_of(same)
+    one, other = (found.mitigation.model_dump(exclude={"preset"}) for found in (made, same))
+    for tree in (one, other):
+        assert tree.pop("answers") is not None, "the study asks for fewer tokens, in larger batches"
+        for key in ("share", "per_safety_row"):
+            del tree["lookalikes"][key]
+    assert one == other
 
 
 def flat(tree: Any, depth: int = 2, begin: str = "") -> dict[str, Any]:

@@ -145,6 +145,18 @@ def test_a_result_holds_its_cell_and_its_weights_are_gone(
     assert [one.name for one in run.iterdir()] == ["metrics.jsonl"]
 
 
+def test_seeds_and_models_that_are_kept(study: Study, runs: Runs, tmp_path: Path) -> None:
+    words = ("--no-report", "--keep-models", "--seeds", "1", "2", "--only", "gsm8k-benign-base")
+    assert study(*words) == 0
+    cells = {path.stem for path in (tmp_path / "results").glob("gsm8k*.json")}
+    assert cells == {"gsm8k-benign-base-10pct-s1", "gsm8k-benign-base-10pct-s2"}
+    for name in cells:
+        folder = tmp_path / "work" / "cells" / name
+        assert (folder / "run" / "model").is_dir()
+        assert json.loads((folder / "cell.json").read_text("utf-8"))["id"] == name
+        assert yaml.safe_load((folder / "run.yaml").read_text("utf-8"))["seed"] == int(name[-1])
+
+
 def test_a_cell_that_fails_is_named_and_the_others_go_on(
     study: Study, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

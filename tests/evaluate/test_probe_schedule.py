@@ -78,13 +78,25 @@ def test_prompts_are_dressed_as_the_task_is() -> None:
 @pytest.mark.parametrize("tokens", [100, 5_000, 50_000, 10**7])
 @pytest.mark.parametrize("lora", [True, False])
 def test_auto_keeps_below_its_share_of_the_work(tokens: int, lora: bool) -> None:
-    every = probe_interval(settings(lora=lora), tokens, 200.0)
+    every = probe_interval(settings(lora=lora), tokens, 200.0, 100)
     units = 2 if lora else 3
     assert every >= 50
     assert tokens / (every * 16 * 200 * units) <= 0.015
-    longer = probe_interval(settings(lora=lora, gradient_checkpointing=True), tokens, 200.0)
+    longer = probe_interval(settings(lora=lora, gradient_checkpointing=True), tokens, 200.0, 100)
     assert longer <= every
-    assert probe_interval(settings(evaluation={"probe_every": 7}), tokens, 200.0) == 7
+    assert probe_interval(settings(evaluation={"probe_every": 7}), tokens, 200.0, 100) == 7
+
+
+@pytest.mark.parametrize(("steps", "every"), [(5, 1), (84, 7), (600, 50), (6000, 50)])
+def test_a_run_that_adjusts_itself_is_read_often_enough(steps: int, every: int) -> None:
+    """84 steps are those of the study, which was read every 6."""
+    own = {"name": "paraphrase", "logit_adjustment": "auto"}
+    found = settings(mitigation=own)
+    assert probe_interval(found, 100, 200.0, steps) == every
+    asked = settings(mitigation=own, evaluation={"probe_every": 30})
+    assert probe_interval(asked, 100, 200.0, steps) == 30
+    constant = settings(mitigation=own | {"logit_adjustment": 0.5})
+    assert probe_interval(constant, 100, 200.0, steps) == 50
 
 
 def test_the_interval_is_that_of_the_layout_a_model_can_have(
@@ -99,7 +111,7 @@ def test_the_interval_is_that_of_the_layout_a_model_can_have(
         measuring = Measuring(RefusalProbe(groups, tokenizer), notes=("first",))
         mixture = cast(Any, SimpleNamespace(dataset=None))
         model = SimpleNamespace(config=SimpleNamespace(_attn_implementation=attention))
-        found = with_interval(measuring, settings(), mixture, model)
+        found = with_interval(measuring, settings(), mixture, model, 100)
         return found.probe_every, found.notes[-1]
 
     (few, said), (many, _) = interval("sdpa"), interval("flash_attention_2")

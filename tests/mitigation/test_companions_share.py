@@ -73,17 +73,40 @@ def test_a_share_that_was_given_stays() -> None:
     assert drawn("base") == drawn("longest") == (None, ())
 
 
+@pytest.mark.parametrize(
+    ("changes", "share", "words"),
+    [
+        ({}, "3/10", "lookalikes: 30 % of all rows: 3 to a safety row (mitigation.lookalikes sets"),
+        ({"ratio": 0.2}, "3/10", "30 % of all rows: with more the task would have less than half"),
+        ({"ratio": LINEAR}, "3/10", "with more the task would have less than half of the rows"),
+        ({"ratio": CONTROLLER}, "3/16", "18.8 % of all rows: 3 to a safety row at the first step"),
+        ({"ratio_of": "tokens"}, "3/10", "30 % of all rows: 3 times the ratio's, as rows of a sha"),
+    ],
+)
+def test_three_to_a_safety_row(changes: dict[str, Any], share: str, words: str) -> None:
+    for mitigation in (
+        {"name": "base", "lookalikes": {"per_safety_row": 3}},
+        {"name": "paraphrase", "preset": "calibrated"},
+    ):
+        found, said = drawn(mitigation, **changes)
+        assert found == Fraction(share)
+        assert len(said) == 1
+        assert words in said[0]
+
+
 @given(
     ratio=st.fractions(0, Fraction(99, 100), max_denominator=100),
     other=st.fractions(0, Fraction(99, 100), max_denominator=100),
     of=st.sampled_from(["rows", "task"]),
+    times=st.sampled_from([1, 3, 0.5]),
 )
 def test_the_task_keeps_half_and_the_plan_can_be_made(
-    ratio: Fraction, other: Fraction, of: str
+    ratio: Fraction, other: Fraction, of: str, times: float
 ) -> None:
     """Against the conversion that the run itself uses."""
     general = {"general": {"builtin": "lookalikes", "ratio": str(other)}}
-    settings = parse("paraphrase", ratio=str(ratio), ratio_of=of, sources=general)
+    mitigation = {"name": "paraphrase", "lookalikes": {"per_safety_row": times}}
+    settings = parse(mitigation, ratio=str(ratio), ratio_of=of, sources=general)
     share = unset_share(settings).share
     others = {"general": other, "lookalikes": share}
     safety = convert_ratio(ratio_from(ratio), of, others=others, mean_tokens={}).at(0)
@@ -92,9 +115,10 @@ def test_the_task_keeps_half_and_the_plan_can_be_made(
     if share:
         # Shares are rounded to a denominator of 10**9 at most.
         assert task >= (1 - other) / 2 - Fraction(1, 10**8)
-        assert share <= safety + Fraction(1, 10**8)
+        wanted = Fraction(times) * safety
+        assert share <= wanted + Fraction(3, 10**8)
         room = task > (1 - other) / 2 + Fraction(1, 10**8)
-        assert not room or abs(share - safety) < Fraction(1, 10**8)
+        assert not room or abs(share - wanted) < Fraction(3, 10**8)
 
 
 def test_the_source_follows_the_ratio_when_it_is_adjusted_again() -> None:

@@ -114,6 +114,19 @@ def test_overrides(tmp_path: Path) -> None:
             "differ in their options: give them in one place",
         ),
         ({"task": {"builtin": "task", "mimic": "offline"}}, "unknown key 'task.mimic'"),
+        (
+            {"mitigation": {"name": "paraphrase", "preset": "strict"}},
+            "mitigation.preset = 'strict': input should be 'calibrated'",
+        ),
+        ({"mitigation": {"name": "base", "preset": "calibrated"}}, "preset is a key of mitigation"),
+        (
+            {"mitigation": {"name": "paraphrase", "preset": "calibrated"}, "evaluation": False},
+            "mitigation.logit_adjustment: auto goes by what evaluation.probe_every reads, which is",
+        ),
+        (
+            {"mitigation": {"name": "base", "lookalikes": {"share": 0.1, "per_safety_row": 3}}},
+            "give share or per_safety_row, not both",
+        ),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -123,6 +136,49 @@ def test_what_is_refused(changes: dict[str, Any], words: str) -> None:
     assert message.startswith("run.yaml: ")
     assert words in message
     assert "\n" not in message
+
+
+def test_a_preset_fills_what_is_not_given(tmp_path: Path) -> None:
+    def preset(**given: Any) -> ParaphraseSettings:
+        found = parse(mitigation={"name": "paraphrase", "preset": "calibrated", **given})
+        assert isinstance(found.mitigation, ParaphraseSettings)
+        assert parse_settings(found.model_dump()) == found
+        found.save(tmp_path / "settings.yaml")
+        assert load_settings(tmp_path / "settings.yaml") == found
+        return found.mitigation
+
+    whole = preset()
+    assert whole.lookalikes is not None and whole.answers is not None
+    assert (whole.lookalikes.share, whole.lookalikes.per_safety_row) == (None, 3)
+    assert (whole.plain_share, whole.wrapper_share) == (0.2, 0.35)
+    assert whole.lookalike_parts == (0.1, 0.15)
+    assert whole.logit_adjustment == "auto"
+    assert preset(plain_share=0.5).wrapper_share == 0.35
+    assert preset(answers="given", logit_adjustment=0).answers is None
+    shared = preset(lookalikes=0.02).lookalikes
+    assert shared is not None
+    assert (shared.share, shared.per_safety_row, shared.plain_share) == (0.02, 1, 0.1)
+    own = preset(lookalikes={"file": "own.jsonl", "wrapper_share": 0.3}).lookalikes
+    assert own is not None
+    assert (own.file, own.per_safety_row, own.plain_share) == ("own.jsonl", 3, 0.1)
+    assert own.wrapper_share == 0.3
+    assert preset(lookalikes=False).lookalikes is None
+    assert preset(lookalikes=True).lookalikes == whole.lookalikes
+
+
+def test_a_preset_where_else_the_mitigation_is_told_of(tmp_path: Path) -> None:
+    given = {"name": "paraphrase", "preset": "calibrated"}
+    source = {"lookalikes": {"file": "own.jsonl", "ratio": 0.05}}
+    beside = parse(mitigation=given, sources=source).mitigation
+    assert isinstance(beside, ParaphraseSettings)
+    assert (beside.lookalikes, beside.logit_adjustment) == (None, "auto")
+    mimicked = parse(mitigation=given, safety=safety(mimic={"answer_design": "text"})).mitigation
+    assert isinstance(mimicked, ParaphraseSettings)
+    assert (mimicked.answer_design, mimicked.plain_share) == ("text", 0.2)
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(TREE | {"mitigation": "paraphrase"}))
+    named = load_settings(path, ["mitigation.preset=calibrated"]).mitigation
+    assert named == parse(mitigation=given).mitigation
 
 
 @pytest.mark.parametrize("name", ["none", "ptst", "gentle"])

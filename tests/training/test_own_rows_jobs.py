@@ -53,12 +53,12 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
         "max_steps": 4,
         "save_steps": 2,
         "mitigation": {
-            "name": "base",
+            "name": "paraphrase",
+            "preset": "calibrated",
             "answers": {"max_new_tokens": 48},
-            "lookalikes": {"share": 0.25, "limit": 12},
-            "logit_adjustment": "auto",
+            "lookalikes": {"per_safety_row": 1, "limit": 12},
         },
-        "evaluation": {"probe_every": 1, "prompts": 4},
+        "evaluation": {"prompts": 4},
     }
     first = ended(job(write_config(tmp_path, **wanted), processes=2))
     assert first.err.count("is asked about 40 rows of safety and 12 rows of lookalikes") == 1

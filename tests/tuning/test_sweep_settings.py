@@ -151,7 +151,7 @@ def test_numbers_that_must_be_whole_are_found_out():
         ({"scheduler": "pbt"} | search(learning_rate={"uniform": [0.1, 0.2]}), "search ratio with"),
         (
             {"scheduler": "pbt", "run": RUN | {"mitigation": "paraphrase"}},
-            "look-alikes that are as many as the safety rows could not follow it",
+            "look-alikes that go by the safety rows could not follow it",
         ),
         ({"scheduler": "pbt", "searcher": "bisect"}, "nothing is known to halve a range by"),
         (
