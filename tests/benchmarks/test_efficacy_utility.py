@@ -32,7 +32,7 @@ def work(tmp_path: Path) -> Path:
     for cell in (
         Cell(*PLACE, "none", 0.0, 1),
         Cell(*PLACE, "paraphrase", 0.1, 1, "auto_30b"),
-        Cell("piqa", "benign", "none", 0.0, 1),
+        Cell("gsm8k", "benign", "none", 0.0, 1),
     ):
         run = folder / "cells" / cell.id / "run"
         shutil.copytree(tiny, run / "model")
@@ -66,12 +66,21 @@ def test_every_model_is_measured_once(
     table = [line for line in shown.out.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
     assert [cell[0] for cell in cells] == ["aligned", "none", "auto_30b"]
-    assert len({cell[2] for cell in cells}) == 1, "one model, so one figure"
-    assert cells[2][3].startswith("+0.0 [")
-    assert cells[1][3] == "", "no mitigation is what the others are compared with"
-    assert {cell[4] for cell in cells} == {"6"}
+    assert {cell[2] for cell in cells} == {"6"}
+    assert len({(cell[3], cell[6]) for cell in cells}) == 1, "one model, so one figure"
+    assert 5 < float(cells[0][6]) < 15, "a random model knows nothing of 10^4 tokens or so"
+    assert cells[2][4].startswith("+0.0 [")
+    assert cells[2][7] == "+0.000 [+0.000, +0.000]"
+    assert cells[1][4] == cells[1][7] == "", "no mitigation is what others are compared with"
     kept: dict[str, Any] = json.loads((results / "aligned-piqa-autoif_aoa.json").read_text("utf-8"))
-    assert len(kept["measures"][0]["counted"]) == 6
+    assert len(kept["measures"][0]["counted"]) == len(kept["losses"]) == 6
+    # Answers to GSM8K are no choices, but they have a loss.
+    command(*words, "--task", "gsm8k", "--strategy", "benign", "--rows", "4")
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")][2:]
+    assert [row.split("|")[1:5] for row in rows] == [
+        [" aligned ", " 1 ", " 4 ", "  "],
+        [" none ", " 1 ", " 4 ", "  "],
+    ]
 
     shutil.rmtree(work)
     command(*words)
@@ -80,3 +89,17 @@ def test_every_model_is_measured_once(
     assert not again.err
     with pytest.raises(SystemExit, match=r"no model of piqa-benign in .* --keep-models first"):
         command(*words, "--strategy", "benign")
+
+
+def test_a_change_of_loss_rests_on_rows() -> None:
+    before = [(-4.0, 2), (-9.0, 3), (-10.0, 5)]
+    assert efficacy_utility.loss_of(before) == pytest.approx(2.3)
+    same = [(nats - 0.5 * tokens, tokens) for nats, tokens in before]
+    change, half = efficacy_utility.loss_change(before, same)
+    assert change == pytest.approx(0.5)
+    assert half == pytest.approx(0.0, abs=1e-9), "every token is as much worse"
+    one_row = [(-4.0, 2), (-9.0, 3), (-15.0, 5)]
+    change, half = efficacy_utility.loss_change(before, one_row)
+    assert change == pytest.approx(0.5)
+    # Off the mean by -1, -1.5 and 2.5 nats, over 10 tokens.
+    assert half == pytest.approx(1.96 * (9.5 * 3 / 2) ** 0.5 / 10)
