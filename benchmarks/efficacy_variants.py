@@ -59,6 +59,8 @@ _EVEN: Final = {"share": 0.2, "plain_share": 0.1, "wrapper_share": 0.15}
 _MOST: Final = {**_EVEN, "share": 0.3}
 # Of safety rows fewer in the layout, where look-alikes are refused most, and more plain.
 _PARTS: Final = {"mitigation": {"plain_share": 0.2, "wrapper_share": 0.35}}
+# Between these and those of the others.
+_BETWEEN: Final = {"mitigation": {"plain_share": 0.15, "wrapper_share": 0.3}}
 _READ: Final = {
     "evaluation": {
         "probe_every": 6,
@@ -95,6 +97,11 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     # Three times as many look-alikes as safety rows.
     "auto_30": merged(_own(lookalikes=_MOST, logit_adjustment="auto"), _READ),
     "auto_30b": merged(_own(lookalikes=_MOST, logit_adjustment="auto"), merged(_READ, _PARTS)),
+    # What is kept are the model's answers before training, and not its first tokens.
+    "auto_30c": merged(
+        _own(lookalikes=_MOST, logit_adjustment="auto"),
+        merged(merged(_READ, _BETWEEN), {"evaluation": {"prompts": 64}}),
+    ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {

@@ -2,7 +2,8 @@
 
 Training on safety rows and look-alikes makes the two easier to tell apart, and moves the line
 between refusing and answering somewhere. `auto` holds it where both sides are least bad, against
-the model before training, over all dresses (`evaluate/line.py`). With e = clip(best shift, -1, 1)
+the answers of the model before training (`adjustment_before.py`), over all dresses
+(`evaluate/line.py`). With e = clip(best shift, -1, 1)
 of a reading the adjustment is
 
     d = p e + 1/4 x (the sum of e over all readings so far),    in nats, within [-3, 3],
@@ -25,7 +26,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from safemix.errors import CheckpointError, DataError
-from safemix.evaluate.line import best_shift, wrong_shares
+from safemix.evaluate.line import best_shift
 from safemix.evaluate.probe_reading import ProbeReading
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.settings import Settings
@@ -105,8 +106,8 @@ def _first_tokens(rows: Any) -> list[int]:
 class AdjustmentControl(TrainerCallback, ExportableState):
     """Moves the adjustment after each reading of the probe.
 
-    Make it on every rank, add it to the Trainer, and call `read` with each reading. Its state
-    stands in `trainer_state.json` of each checkpoint.
+    Make it on every rank, add it to the Trainer, call `keep` before the first step, and `read` with
+    each reading. Its state stands in `trainer_state.json` of each checkpoint.
 
     Args:
         adjustment: of the run; its `amount` is changed.
@@ -123,14 +124,15 @@ class AdjustmentControl(TrainerCallback, ExportableState):
             self._sum, self._moved = float(state["sum"]), float(state["moved"])
             self._shift, adjustment.amount = float(state["shift"]), float(state["amount"])
 
+    def keep(self, before: Mapping[str, float]) -> None:
+        """What is to be kept, as `asks_before` finds it; the same on every rank."""
+        self._before = dict(before)
+
     def read(self, step: int, reading: ProbeReading) -> None:
         """Take a reading; all ranks call it, in step. The numbers of rank 0 count.
 
-        The first one says what is to be kept. One that is not finite changes nothing.
+        One that is not finite, or from before `keep`, changes nothing.
         """
-        if not self._before:
-            self._before = shared(lambda: wrong_shares(reading))
-            return
         shift = shared(lambda: best_shift(reading, self._before))
         if shift is None:
             return

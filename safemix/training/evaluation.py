@@ -22,6 +22,8 @@ Metrics = Mapping[str, float]
 Observer = Callable[[int, Metrics], None]
 # Likewise, with all that the probe read.
 Reader = Callable[[int, ProbeReading], None]
+# Called on every rank with the model before the first step.
+Starter = Callable[[Any], object]
 # From a model and the step to metrics and what they were counted over; all ranks call it.
 Evaluate = Callable[[Any, int], tuple[Metrics, Evaluation]]
 
@@ -38,6 +40,7 @@ class Measuring:
         eval_at_start: evaluate before the first step too.
         notes: for a person, a line each.
         readers: are told of each reading of the probe, on every rank.
+        starters: are given the model before the first step, after the first reading.
     """
 
     probe: RefusalProbe | None = None
@@ -47,6 +50,7 @@ class Measuring:
     eval_at_start: bool = True
     notes: tuple[str, ...] = ()
     readers: tuple[Reader, ...] = ()
+    starters: tuple[Starter, ...] = ()
 
 
 class EvaluationCallback(TrainerCallback):
@@ -99,6 +103,9 @@ class EvaluationCallback(TrainerCallback):
         """Read the model as it is before the first step."""
         if self._first == 0 and state.global_step == 0:
             metrics = self._measure(0, kwargs["model"], last=False)
+            for starter in self._measuring.starters:
+                with self._weights():
+                    starter(kwargs["model"])
             if metrics:
                 self._log(0, metrics)
                 self._tell(0, metrics)

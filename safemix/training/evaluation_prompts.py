@@ -138,14 +138,18 @@ def prompt_sets(
     }
 
 
-def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
-    """The groups as plain JSON data; on one rank."""
+def reading_counts(settings: Settings) -> tuple[int, int]:
+    """Prompts of each harmful set, and of each benign one, in a reading of the probe."""
     wanted = settings.evaluation
-    many = -(-wanted.prompts // len(wanted.harmful))
     # Where a line is drawn between the two sides, both count as much.
     part = 1 if adjusts_itself(settings.mitigation) else 2
     few = max(1, wanted.prompts // part // len(wanted.lookalikes))
-    sets = prompt_sets(wanted, settings.seed, many, few)
+    return -(-wanted.prompts // len(wanted.harmful)), few
+
+
+def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
+    """The groups as plain JSON data; on one rank."""
+    sets = prompt_sets(settings.evaluation, settings.seed, *reading_counts(settings))
     chats = task_chats(settings)
     dressers, notes = dressers_of(settings, inference, chats)
     dressed = task_openers(chats)

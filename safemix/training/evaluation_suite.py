@@ -46,7 +46,7 @@ def evaluator(
     Raises:
         SafemixError: on every rank, for a set, dress, judge or task that cannot be used.
     """
-    plan, folder = _plan(settings, inference), Path(settings.output_dir)
+    plan, folder = _whole_plan(settings, inference), Path(settings.output_dir)
     with same_draws():
         judges = Judges(plan)
         judges.rest()
@@ -99,27 +99,53 @@ def _other_judge(before: Evaluation | None, found: Evaluation) -> str | None:
     return None
 
 
-def _plan(settings: Settings, inference: InferencePrompt) -> EvalPlan:
+def prompts_plan(
+    settings: Settings,
+    inference: InferencePrompt,
+    counts: tuple[int, int],
+    *,
+    max_new_tokens: int,
+    judge: str | Mapping[str, Any],
+) -> EvalPlan:
+    """The run's prompt sets in its dresses, to be answered and judged; all ranks make it.
+
+    Args:
+        settings: of the run.
+        inference: what goes before the system prompt.
+        counts: prompts of each harmful set, and of each benign one.
+        max_new_tokens: of an answer.
+        judge: of the answers to harmful prompts.
+
+    Raises:
+        SafemixError: on every rank, for a set or dress that cannot be used.
+    """
     wanted, seed = settings.evaluation, settings.seed
-    count = wanted.eval_prompts
 
     def read() -> dict[str, Any]:
         """Rank 0 reads, so that a public set is fetched once."""
-        sides = prompt_sets(wanted, seed, count, count).items()
+        sides = prompt_sets(wanted, seed, *counts).items()
         return {side: [[s.name, s.side, list(s.prompts)] for s in named] for side, named in sides}
 
     tree = shared(read)
     sets = {side: [PromptSet(n, s, tuple(p)) for n, s, p in tree[side]] for side in tree}
     chats = shared(lambda: task_chats(settings))
     dressers, _ = dressers_of(settings, inference, chats)
-    plan = EvalPlan(
+    return EvalPlan(
         harmful=tuple(sets["harmful"]),
         lookalikes=tuple(sets["lookalikes"]),
         dressers=tuple(dressers),
-        decoding=Decoding(max_new_tokens=wanted.max_new_tokens, seed=seed),
-        judge=wanted.judge,
+        decoding=Decoding(max_new_tokens=max_new_tokens, seed=seed),
+        judge=judge,
         seed=seed,
     )
+
+
+def _whole_plan(settings: Settings, inference: InferencePrompt) -> EvalPlan:
+    """The prompts of an evaluation, and the task's rows where there are some."""
+    wanted, seed = settings.evaluation, settings.seed
+    count = wanted.eval_prompts
+    how: dict[str, Any] = {"max_new_tokens": wanted.max_new_tokens, "judge": wanted.judge}
+    plan = prompts_plan(settings, inference, (count, count), **how)
     if wanted.task is None:
         return plan
     keys = wanted.task.model_dump()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from safemix.settings import Settings, accumulation_steps
 from safemix.tracking.tracker import Tracking
 from safemix.training import elastic, outputs
 from safemix.training.adjustment import adjustment_control, adjustment_line, adjustment_of
+from safemix.training.adjustment_before import asks_before, steering
 from safemix.training.anchor import add_anchor
 from safemix.training.arguments import training_arguments
 from safemix.training.averaging import AVERAGED, average_decay, averaging
@@ -40,6 +40,7 @@ from safemix.training.controller import ratio_controller
 from safemix.training.data import Mixture, open_mixture, quiet_datasets
 from safemix.training.ds_config import load_ds_config
 from safemix.training.evaluation import Measuring, Observer
+from safemix.training.evaluation_prompts import inference_of
 from safemix.training.evaluation_setup import add_measuring, measuring_of, with_interval
 from safemix.training.models import (
     load_model,
@@ -121,8 +122,7 @@ def run(
     model = load_model(settings, model_path)
     measuring = with_interval(measuring, settings, mixture, model, arguments.max_steps)
     hf_logging.disable_progress_bar()  # it would show each time a checkpoint is written
-    lines = [f"{mitigation.name}: {line}" for line in (*mitigation.lines(), *share_note(asked))]
-    notes = [f"mitigation: {mitigation.name}", *lines, *answered.notes]
+    notes = [*_mitigation_notes(asked, mitigation), *answered.notes]
     notes += [*adjustment_line(settings, adjustment, tokenizer), *mixture.notes, *measuring.notes]
 
     def prepare_folder() -> None:
@@ -139,11 +139,18 @@ def run(
         trainer.add_callback(callback)
     if adjusting is not None:
         trainer.add_callback(adjusting)
-        measuring = replace(measuring, readers=(adjusting.read,))
+        ask = asks_before(settings, tokenizer, inference_of(mitigation, secret))
+        measuring = steering(measuring, adjusting, ask)
     if controller is not None:
         controller.follow(trainer)
         observers = [controller.observe, *observers]
     _train(trainer, settings, checkpoint, measuring, observers)
+
+
+def _mitigation_notes(asked: Settings, mitigation: Mitigation) -> list[str]:
+    """What is done about safety, a line each; from the settings as they were given."""
+    lines = (*mitigation.lines(), *share_note(asked))
+    return [f"mitigation: {mitigation.name}", *(f"{mitigation.name}: {line}" for line in lines)]
 
 
 def _trainer(

@@ -80,6 +80,7 @@ LEVERS = {
     "auto_20": AUTO,
     "auto_30": AUTO,
     "auto_30b": AUTO,
+    "auto_30c": AUTO,
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 

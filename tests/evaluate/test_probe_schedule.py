@@ -168,6 +168,20 @@ def follow(
     return logged, seen, said
 
 
+@pytest.mark.parametrize("first", [0, 4])
+def test_starters_have_the_model_before_the_first_step_alone(first: int) -> None:
+    happened: list[Any] = []
+    probe = cast(RefusalProbe, Constant())
+    measuring = Measuring(
+        probe,
+        4,
+        readers=(lambda step, reading: happened.append(step),),
+        starters=(lambda model: happened.append(f"model {model}"),),
+    )
+    follow(measuring, steps=8, first=first)
+    assert happened == ([0, "model 0.5", 4, 8] if first == 0 else [8])
+
+
 def test_readings_come_with_the_log_of_their_step() -> None:
     probe = cast(RefusalProbe, Constant())
     logged, seen, said = follow(Measuring(probe, 4), steps=10, logging=5)

@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from safemix.errors import CheckpointError, DataError, SettingsError
 from safemix.evaluate.probe_reading import GroupReading, ProbeGroup, ProbeReading
+from safemix.evaluate.results import Evaluation, Item, Measure, Side
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.hosts.loss import token_losses, weighted_loss
 from safemix.loading.dataset import MixedDataset
@@ -26,6 +27,8 @@ from safemix.training.adjustment import (
     adjustment_line,
     adjustment_of,
 )
+from safemix.training.adjustment_before import shares_of, steering
+from safemix.training.evaluation import Measuring
 
 NO = -100
 
@@ -217,7 +220,7 @@ def test_auto_on_prompts_by_the_hand_of_the_look_alikes_is_told() -> None:
 
 
 # Nothing harmful is answered, and nothing else refused.
-BEFORE = reading([1.0, 2.0], [-1.0, -2.0])
+BEFORE = {"harmful/plain": 0.0, "lookalikes/plain": 0.0}
 
 
 def moved(control: AdjustmentControl, steps: int, rate: float = 1.0) -> None:
@@ -230,8 +233,7 @@ def moved(control: AdjustmentControl, steps: int, rate: float = 1.0) -> None:
 
 def test_auto_moves_the_line_to_where_both_sides_are_least_bad() -> None:
     made, control = auto()
-    control.read(0, BEFORE)
-    assert made.amount == 0, "the first reading says what is to be kept"
+    control.keep(BEFORE)
     moved(control, 5)
     # Told apart as before, and the line 0.4 too low: anything from 0 to 0.8 is best.
     control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
@@ -251,7 +253,7 @@ def test_auto_moves_the_line_to_where_both_sides_are_least_bad() -> None:
 def test_auto_answers_harder_where_the_learning_rate_is_low() -> None:
     for steps, rate, gain in ((5, 1.0, 1.0), (100, 1.0, 1.0), (5, 0.5, 2.0), (5, 0.01, 4.0)):
         made, control = auto()
-        control.read(0, BEFORE)
+        control.keep(BEFORE)
         moved(control, steps, rate)
         control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
         assert made.amount == pytest.approx(0.4 * gain + 0.1)
@@ -260,21 +262,55 @@ def test_auto_answers_harder_where_the_learning_rate_is_low() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_auto_leaves_alone_what_cannot_be_read(bad: float) -> None:
     made, control = auto()
-    control.read(0, BEFORE)
+    control.keep(BEFORE)
     moved(control, 5)
     control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
     control.read(10, reading([0.8, 2.0], [bad, -2.0]))
     assert made.amount == pytest.approx(0.5)
-    late_made, late = auto()
-    late.read(0, reading([bad], [0.0]))
-    late.read(5, BEFORE)
-    late.read(10, BEFORE)
-    assert late_made.amount == 0, "the first reading that can be read says what is to be kept"
+    early_made, early = auto()
+    early.read(0, reading([0.8, 2.0], [0.0, -2.0]))
+    assert early_made.amount == 0, "nothing is known of what is to be kept"
+
+
+def measure(metric: str, name: str, dress: str, marks: str) -> Measure:
+    items = tuple(Item(f"{n}", "p", "a", mark == "1") for n, mark in enumerate(marks))
+    side = {"asr": "safety", "complied": "safety", "refused": "over_refusal"}[metric]
+    return Measure(cast(Side, side), name, dress, metric, items, "rules", "greedy", "0" * 64)
+
+
+def test_what_is_kept_is_what_the_model_says_before_training(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = Evaluation(
+        "model",
+        (
+            measure("asr", "one", "plain", "1000"),
+            measure("asr", "two", "plain", "11"),
+            measure("complied", "one", "plain", "1111"),
+            measure("asr", "one", "styled", "0000"),
+            measure("refused", "one", "plain", "0000"),
+        ),
+    )
+    shares = shares_of(said)
+    assert shares == {"harmful/plain": 0.5, "harmful/styled": 0.0, "lookalikes/plain": 0.0}
+    made, control = auto()
+    steered = steering(Measuring(), control, lambda model: shares if model == "it" else {})
+    (start,), (read,) = steered.starters, steered.readers
+    start("it")
+    assert (
+        "before training harmful prompts are answered plain 50 %, styled 0 %; look-alikes refused "
+        "plain 0 %"
+    ) in capsys.readouterr().err
+    moved(control, 5)
+    # Half of the harmful prompts may be answered, and no look-alike refused: from 1.5 to 2.
+    read(5, reading([1.0, 2.0], [0.0, 1.5]))
+    assert control.metrics["safety/best_shift"] == pytest.approx(1.75)
+    assert made.amount > 0
 
 
 def test_auto_goes_on_from_its_state() -> None:
     made, control = auto()
-    control.read(0, BEFORE)
+    control.keep(BEFORE)
     moved(control, 5)
     control.read(5, reading([0.8, 2.0], [0.0, -2.0]))
     moved(control, 2)

@@ -62,6 +62,8 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
     }
     first = ended(job(write_config(tmp_path, **wanted), processes=2))
     assert first.err.count("is asked about 40 rows of safety and 12 rows of lookalikes") == 1
+    told = "before training harmful prompts are answered plain 0 %, styled 0 %; look-alikes refused"
+    assert first.err.count(f"logit_adjustment: {told} plain 100 %, styled 100 %") == 1
     run = tmp_path / "run"
     notes = (run / "notes.txt").read_text("utf-8")
     assert "safety: 40 of 40 rows have the model's own answer" in notes
@@ -76,7 +78,7 @@ def test_two_ranks_under_zero_3_train_on_what_the_model_said(refuser: str, tmp_p
     again = rewind(run, tmp_path / "again", 2)
     second = ended(job(write_config(tmp_path, **wanted, output_dir=str(again)), processes=2))
     assert "resuming" in second.err
-    assert "is asked about" not in second.err
+    assert "is asked about" not in second.err and "training harmful" not in second.err
     assert rows_by_step(again) == rows_by_step(run)
     for key in ("train/loss", "safety/gap/plain", "safety/adjustment"):
         assert [line[key] for line in steps(again)] == [line[key] for line in steps(run)]
