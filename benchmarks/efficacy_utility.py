@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import bench
 from efficacy_cells import SMALL, STRATEGIES, TASKS, confirms
@@ -28,8 +28,12 @@ from efficacy_compare import utility
 from efficacy_figures import Pool, load_results, pool_seeds
 from efficacy_run import CELL_FILE, figures
 
-from safemix.evaluate.results import Evaluation
+from safemix.evaluate.results import Evaluation, Item, Measure
+from safemix.evaluate.utility_rows import Question, chats, digest, of_records
 from safemix.prompting import render
+
+if TYPE_CHECKING:
+    from safemix.evaluate.loglik import AnswerScore
 
 _HERE: Final = Path(__file__).resolve().parent
 HEAD: Final = (
@@ -74,17 +78,34 @@ def measure(folder: Path, records: Sequence[Any], task: str, strategy: str) -> d
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from safemix.evaluate.loglik import answer_scores
-    from safemix.evaluate.utility import measure_choices
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     tokenizer, confirm = AutoTokenizer.from_pretrained(folder), confirms(strategy)
-    rows = render(task, strategy, records, confirm=confirm)
-    scores = answer_scores(model, tokenizer, list(rows))
-    found = []
+    questions: list[Question] = []
     if task != "gsm8k":  # the one whose answers are no choices
-        found = [measure_choices(model, tokenizer, records, task, strategy, confirm=confirm)]
+        questions = of_records(task, strategy, records, confirm=confirm)
+    asked = [{"messages": chat} for question in questions for chat in chats(question, None)]
+    asked = asked or [*render(task, strategy, records, confirm=confirm)]
+    scores = answer_scores(model, tokenizer, asked)
+    right, found = _right(questions, scores, task, strategy) if questions else (scores, [])
     tree = figures(Evaluation(str(folder), tuple(found)).to_json())
-    return {**tree, "losses": [(round(one.log_prob, 4), one.tokens) for one in scores]}
+    return {**tree, "losses": [(round(one.log_prob, 4), one.tokens) for one in right]}
+
+
+def _right(
+    questions: Sequence[Question], scores: Sequence[AnswerScore], task: str, strategy: str
+) -> tuple[list[AnswerScore], list[Measure]]:
+    """Scores of the right answers, and how often they were likeliest, as in `measure_choices`."""
+    each, right, items = iter(scores), [], []
+    for number, question in enumerate(questions):
+        own = [next(each) for _ in question.answers]
+        gold = own.pop(question.gold)
+        right.append(gold)
+        likeliest = gold.log_prob > max(one.log_prob for one in own)
+        items.append(Item(f"{task}/{strategy}/{number}", "", "", likeliest))
+    named = digest([[*q.prompt, *q.answers, q.gold] for q in questions])
+    how = ("likeliest choice", "log-likelihood", named)
+    return right, [Measure("utility", task, strategy, "accuracy", tuple(items), *how)]
 
 
 def loss_of(losses: Sequence[Loss]) -> float:

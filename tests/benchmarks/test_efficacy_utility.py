@@ -12,10 +12,13 @@ from typing import Any
 
 import efficacy_utility
 import pytest
+import torch
 from efficacy_cells import Cell
 from efficacy_results import public_folder
 from efficacy_run import CELL_FILE
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from safemix.evaluate.utility import measure_choices
 from safemix.training.known_models import resolve_model
 
 PLACE = ("piqa", "autoif+aoa")
@@ -103,3 +106,18 @@ def test_a_change_of_loss_rests_on_rows() -> None:
     assert change == pytest.approx(0.5)
     # Off the mean by -1, -1.5 and 2.5 nats, over 10 tokens.
     assert half == pytest.approx(1.96 * (9.5 * 3 / 2) ** 0.5 / 10)
+
+
+def test_right_answers_are_those_of_an_evaluation(work: Path) -> None:
+    model = work / "aligned" / "model"
+    records = efficacy_utility.held_out(work / "data", "piqa", 0)
+    found = efficacy_utility.measure(model, records, *PLACE)["measures"][0]
+    same = measure_choices(
+        AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16),
+        AutoTokenizer.from_pretrained(model),
+        records,
+        *PLACE,
+        confirm=True,
+    )
+    assert found["counted"] == "".join(str(int(item.counted)) for item in same.items)
+    assert found["set_hash"] == same.set_hash
