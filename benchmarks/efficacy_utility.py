@@ -63,9 +63,10 @@ def kept(work: Path, task: str, strategy: str) -> Iterator[tuple[str, dict[str, 
     if aligned.is_dir():
         baseline = {"baseline": "aligned", "task": task, "strategy": strategy}
         yield f"aligned-{place}", baseline, aligned
-    for model in sorted(work.glob(f"cells/{place}-*/run/model")):
-        cell = model.parents[1] / CELL_FILE
-        yield cell.parent.name, {"cell": json.loads(cell.read_text("utf-8"))}, model
+    for cell in sorted(work.glob(f"cells/{place}-*/{CELL_FILE}")):
+        model = cell.parent / "run" / "model"
+        if model.is_dir():
+            yield cell.parent.name, {"cell": json.loads(cell.read_text("utf-8"))}, model
 
 
 def measure(folder: Path, records: Sequence[Any], task: str, strategy: str) -> dict[str, Any]:

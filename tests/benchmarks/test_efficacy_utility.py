@@ -36,11 +36,13 @@ def work(tmp_path: Path) -> Path:
         Cell(*PLACE, "none", 0.0, 1),
         Cell(*PLACE, "paraphrase", 0.1, 1, "auto_30b"),
         Cell("gsm8k", "benign", "none", 0.0, 1),
+        Cell("gsm8k", "benign", "base", 0.1, 1),  # not kept, see below
     ):
         run = folder / "cells" / cell.id / "run"
         shutil.copytree(tiny, run / "model")
         about = {**asdict(cell), "id": cell.id}
         (run.parent / CELL_FILE).write_text(json.dumps(about), "utf-8")
+    shutil.rmtree(folder / "cells" / Cell("gsm8k", "benign", "base", 0.1, 1).id / "run" / "model")
     return folder
 
 
