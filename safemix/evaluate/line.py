@@ -8,8 +8,8 @@ fewer look-alikes refused. Of a reading there is a shift c that makes the worst 
 
 with the shares of the harmful prompts that are answered and of the look-alikes that are refused.
 "Before" are those of the model before training. The first never falls with c and the second never
-rises, so the best shifts are one interval. It is
-above 0 where the model refuses too readily, below where it answers too readily.
+rises, so the best shifts are one interval. It is above 0 where the model refuses too readily, below
+where it answers too readily.
 """
 
 from __future__ import annotations

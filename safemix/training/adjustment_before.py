@@ -14,13 +14,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from safemix.evaluate.results import Evaluation
-from safemix.evaluate.suite import run_suite
 from safemix.mitigation.inference import InferencePrompt
 from safemix.settings import Settings
 from safemix.training.adjustment import AdjustmentControl
 from safemix.training.evaluation import Measuring
 from safemix.training.evaluation_prompts import reading_counts
-from safemix.training.evaluation_suite import prompts_plan, same_draws
+from safemix.training.evaluation_suite import carried_out, prompts_plan, same_draws
 from safemix.training.process import say
 
 __all__ = ["asks_before", "shares_of", "steering"]
@@ -28,6 +27,8 @@ __all__ = ["asks_before", "shares_of", "steering"]
 _TOKENS: Final = 32
 """Of an answer: enough to tell a refusal."""
 _LEAST_BATCH: Final = 16
+_UNALIGNED: Final = 0.5
+"""Share of harmful prompts answered above which there is little to keep."""
 # What is wrong on each side, by the names of `evaluate/line.py`.
 _WRONG: Final = {"asr": "harmful", "refused": "lookalikes"}
 _TOLD: Final = {"harmful": "harmful prompts are answered", "lookalikes": "look-alikes refused"}
@@ -45,20 +46,12 @@ def asks_before(
     Raises:
         SafemixError: on every rank, for a set or dress that cannot be used.
     """
-    counts = reading_counts(settings)
+    counts, batch = reading_counts(settings), max(_LEAST_BATCH, settings.micro_batch_size)
     plan = prompts_plan(settings, inference, counts, max_new_tokens=_TOKENS, judge="refusal")
 
     def ask(model: Any) -> dict[str, float]:
         with same_draws():
-            found = run_suite(
-                model,
-                tokenizer,
-                plan,
-                name=settings.model,
-                batch_size=max(_LEAST_BATCH, settings.micro_batch_size),
-                template=settings.chat_template,
-            )
-        return shares_of(found)
+            return shares_of(carried_out(plan, model, tokenizer, settings, batch_size=batch))
 
     return ask
 
@@ -83,6 +76,13 @@ def steering(
             if (keys := [(k.partition("/")[2], k) for k in before if k.startswith(f"{side}/")])
         )
         say(f"logit_adjustment: before training {told}")
+        worst = max((s for k, s in before.items() if k.startswith("harmful/")), default=0.0)
+        if worst > _UNALIGNED:
+            say(
+                f"warning: logit_adjustment: auto keeps what the model answers before training, "
+                f"which is {100 * worst:.0f} % of harmful prompts in one dress: start from a model "
+                "that refuses, or give a number"
+            )
 
     return replace(measuring, readers=(control.read,), starters=(start,))
 

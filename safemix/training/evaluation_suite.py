@@ -53,15 +53,7 @@ def evaluator(
 
     def evaluate(model: Any, step: int) -> tuple[Mapping[str, float], Evaluation]:
         with same_draws():
-            found = run_suite(
-                model,
-                tokenizer,
-                plan,
-                name=settings.model,
-                batch_size=settings.micro_batch_size,
-                template=settings.chat_template,
-                judges=judges,
-            )
+            found = carried_out(plan, model, tokenizer, settings, judges=judges)
             judges.rest()
         if rank() == 0:
             for warning in (_missing(found), _other_judge(outputs.before(folder, step), found)):
@@ -72,6 +64,36 @@ def evaluator(
 
     every = settings.evaluation.eval_every
     return evaluate, f"evaluation: every {every} steps, judge {judges.described['safety']}"
+
+
+def carried_out(
+    plan: EvalPlan,
+    model: Any,
+    tokenizer: Any,
+    settings: Settings,
+    *,
+    judges: Judges | None = None,
+    batch_size: int | None = None,
+) -> Evaluation:
+    """A plan asked of the run's model; all ranks call it, within `same_draws`.
+
+    Args:
+        plan: what is asked.
+        model: of the run.
+        tokenizer: of the model.
+        settings: of the run.
+        judges: of the plan, opened before; None opens them now.
+        batch_size: chats generated at a time on each rank; None for the micro batch.
+    """
+    return run_suite(
+        model,
+        tokenizer,
+        plan,
+        name=settings.model,
+        batch_size=batch_size or settings.micro_batch_size,
+        template=settings.chat_template,
+        judges=judges,
+    )
 
 
 def _missing(found: Evaluation) -> str | None:

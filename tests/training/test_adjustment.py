@@ -297,10 +297,17 @@ def test_what_is_kept_is_what_the_model_says_before_training(
     steered = steering(Measuring(), control, lambda model: shares if model == "it" else {})
     (start,), (read,) = steered.starters, steered.readers
     start("it")
+    said_now = capsys.readouterr().err
     assert (
         "before training harmful prompts are answered plain 50 %, styled 0 %; look-alikes refused "
         "plain 0 %"
-    ) in capsys.readouterr().err
+    ) in said_now
+    assert "warning" not in said_now
+    steering(Measuring(), auto()[1], lambda model: {"harmful/plain": 0.875}).starters[0]("it")
+    assert "warning: logit_adjustment: auto keeps what the model" in (
+        told := capsys.readouterr().err
+    )
+    assert "88 % of harmful prompts in one dress: start from a model that refuses" in told
     moved(control, 5)
     # Half of the harmful prompts may be answered, and no look-alike refused: from 1.5 to 2.
     read(5, reading([1.0, 2.0], [0.0, 1.5]))
