@@ -102,6 +102,11 @@ VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
         _own(lookalikes=_MOST, logit_adjustment="auto"),
         merged(merged(_READ, _BETWEEN), {"evaluation": {"prompts": 64}}),
     ),
+    # The same, with `auto` by the model of its own delay.
+    "auto_30d": merged(
+        _own(lookalikes=_MOST, logit_adjustment="auto"),
+        merged(merged(_READ, _BETWEEN), {"evaluation": {"prompts": 64}}),
+    ),
     "default_more": _mitigation(lookalikes=2 * DEFAULT_RATIO),
     # Its bound is what runs at the default ratio end with, see RESULTS.md.
     "controller": {

@@ -3,14 +3,10 @@
 Training on safety rows and look-alikes makes the two easier to tell apart, and moves the line
 between refusing and answering somewhere. `auto` holds it where both sides are least bad, against
 the answers of the model before training (`adjustment_before.py`), over all dresses
-(`evaluate/line.py`). With e = clip(best shift, -1, 1)
-of a reading the adjustment is
-
-    d = p e + 1/4 x (the sum of e over all readings so far),    in nats, within [-3, 3],
-
-a proportional-integral controller. What an adjustment does in a step goes with the learning rate,
-so p = 5 / (sum over the steps since the last reading of their learning rate / the largest one),
-within [1, 4]: late in a run, at a low learning rate, it answers an error harder.
+(`evaluate/line.py`). After each reading the adjustment becomes the one that, kept from then on, is
+expected to bring the best shift to 0 at the end of training (at most 200 steps ahead), within
+[-3, 3] nats. `adjustment_model.py` expects it: from all readings, from the adjustments that are
+still on their way, and from the learning rates to come.
 
 One adjustment for all dresses: with one for each, dresses that were held up to 3 nats apart moved
 together all the same in the study.
@@ -18,10 +14,11 @@ together all the same in the study.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -31,17 +28,13 @@ from safemix.evaluate.probe_reading import ProbeReading
 from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
 from safemix.settings import Settings
 from safemix.settings_levers import LOOKALIKES, LookalikesKey, adjusts_itself
+from safemix.training.adjustment_model import LineModel
 from safemix.training.checkpoints import TRAINER_STATE, Checkpoint, callback_state
 from safemix.training.data import Mixture
 from safemix.training.process import shared
 
 __all__ = ["AdjustmentControl", "adjustment_control", "adjustment_line", "adjustment_of"]
 
-INTEGRAL: Final = 0.25
-LIMIT: Final = 3.0
-# Proportional part: steps at the largest learning rate in which an adjustment shows, and its range.
-_RESPONSE: Final = 5.0
-_GAINS: Final = (1.0, 4.0)
 _SAME_HAND: Final = (
     "logit_adjustment: auto reads the built-in benign prompts, which are by the hand that wrote "
     "the built-in look-alikes: it may leave the model too ready to refuse others; give "
@@ -117,12 +110,14 @@ class AdjustmentControl(TrainerCallback, ExportableState):
     def __init__(self, adjustment: LogitAdjustment, state: Mapping[str, Any] | None = None) -> None:
         self._adjustment = adjustment
         self._before: dict[str, float] = {}
-        self._sum = self._moved = self._shift = 0.0
+        self._shift, self._rate, self._last_step = 0.0, 1.0, 0
+        self._schedule: Any = None
+        # All of a state or an error: what another form kept would be followed by nothing.
+        self._line = LineModel(None if state is None else state["line"])
         if state is not None:
-            # All of it or an error: what another form kept would be followed by nothing.
             self._before = {name: float(share) for name, share in state["before"].items()}
-            self._sum, self._moved = float(state["sum"]), float(state["moved"])
-            self._shift, adjustment.amount = float(state["shift"]), float(state["amount"])
+            self._shift, self._rate = float(state["shift"]), float(state["rate"])
+            adjustment.amount = float(state["amount"])
 
     def keep(self, before: Mapping[str, float]) -> None:
         """What is to be kept, as `asks_before` finds it; the same on every rank."""
@@ -136,12 +131,26 @@ class AdjustmentControl(TrainerCallback, ExportableState):
         shift = shared(lambda: best_shift(reading, self._before))
         if shift is None:
             return
-        low, high = _GAINS
-        gain = min(high, max(low, _RESPONSE / max(self._moved, 1e-9)))
-        error = max(-1.0, min(1.0, shift))
-        self._shift, self._moved = shift, 0.0
-        self._sum = _within(self._sum + INTEGRAL * error)
-        self._adjustment.amount = _within(gain * error + self._sum)
+        self._shift = shift
+        self._line.observe(shift)
+        # Ranks on unlike processors may round in other ways.
+        amount = shared(lambda: self._line.best_amount(self._rates_ahead(step)))
+        if amount is not None:
+            self._adjustment.amount = amount
+
+    def _rates_ahead(self, step: int) -> Iterator[float]:
+        """Learning rate of each step to come, over the largest one.
+
+        A schedule that cannot be asked (DeepSpeed's own) is taken to stay where it is.
+        """
+        schedule = self._schedule
+        while hasattr(schedule, "scheduler"):  # as accelerate wraps it
+            schedule = schedule.scheduler
+        left = range(max(0, self._last_step - step))
+        if isinstance(schedule, LambdaLR):
+            factor, done = schedule.lr_lambdas[0], schedule.last_epoch
+            return (float(factor(done + ahead)) for ahead in left)
+        return (self._rate for _ in left)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -150,28 +159,26 @@ class AdjustmentControl(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What the Trainer writes into `trainer_state.json`."""
-        kept = {"before": self._before, "sum": self._sum, "moved": self._moved}
-        kept |= {"shift": self._shift, "amount": self._adjustment.amount}
+        kept: dict[str, Any] = {"before": self._before, "line": self._line.state()}
+        kept |= {"shift": self._shift, "rate": self._rate, "amount": self._adjustment.amount}
         return {"args": {}, "attributes": kept}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make room in the Trainer's state: that of a run without `auto` has none."""
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self._schedule, self._last_step = kwargs["lr_scheduler"], state.max_steps
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count how much the step may move, before the schedule goes on."""
+        """Follow the step, before the schedule goes on."""
         rate = kwargs["optimizer"].param_groups[0]["lr"]
-        self._moved += rate / args.learning_rate if args.learning_rate else 0.0
+        self._rate = rate / args.learning_rate if args.learning_rate else 0.0
+        self._line.step(self._rate, self._adjustment.amount)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add the adjustment to a training log."""
         logs = kwargs.get("logs") or {}
         if "loss" in logs:
             logs.update(self.metrics)
-
-
-def _within(nats: float) -> float:
-    return max(-LIMIT, min(LIMIT, nats))
 
 
 def adjustment_control(

@@ -81,6 +81,7 @@ LEVERS = {
     "auto_30": AUTO,
     "auto_30b": AUTO,
     "auto_30c": AUTO,
+    "auto_30d": AUTO,
     "default_anchor": {LOOKALIKES, *PARTS, FIRST, ANCHOR, "mitigation.answer_design"},
 }
 
