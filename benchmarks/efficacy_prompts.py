@@ -21,7 +21,7 @@ from typing import Any, Final
 import bench
 from efficacy_cells import SMALL, STRATEGIES, TASKS, Size
 from efficacy_clusters import ClusterRate, cluster_rate
-from efficacy_compare import Bound, bounds
+from efficacy_compare import Bound, bounds, print_lever_answers
 from efficacy_figures import Pool, load_results, pick, pool_seeds
 from efficacy_run import RunFailedError, Study, evaluate
 from efficacy_utility import kept
@@ -78,7 +78,7 @@ def _text(bound: Bound | None) -> str:
 
 
 def main() -> int:
-    """Measure what is missing and print the table."""
+    """Measure what is missing; print the table of the place, and differences over all places."""
     args = _arguments()
     size = replace(SMALL, prompts=args.prompts, utility=1)
     study = _study(args, size)
@@ -108,6 +108,7 @@ def main() -> int:
         )
         return 1
     print_table(here)
+    print_lever_answers(pools)
     return 0
 
 

@@ -22,8 +22,8 @@ PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     # The form of the efficacy study, `benchmarks/efficacy.py`, that kept both sides best.
     "calibrated": {
         "answers": "own",
-        "plain_share": 0.2,
-        "wrapper_share": 0.35,
+        "plain_share": 0.15,
+        "wrapper_share": 0.3,
         LOOKALIKES: {"per_safety_row": 3, "plain_share": 0.1, "wrapper_share": 0.15},
         "logit_adjustment": "auto",
     }

@@ -92,7 +92,7 @@ def settings(cell: Cell, size: Size = SMALL, **machine: Any) -> dict[str, Any]:
 
 
 def test_the_preset_is_what_was_measured() -> None:
-    cell = next(c for c in variant_cells(["auto_30b"]))
+    cell = next(c for c in variant_cells(["auto_30d"]))
     measured = parse_settings(settings(cell))
     changes = {"mitigation": {"name": "paraphrase", "preset": "calibrated"}}
     preset = parse_settings(settings(replace(cell, changes=changes)))

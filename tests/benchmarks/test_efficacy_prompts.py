@@ -78,7 +78,8 @@ def test_every_model_is_asked_once_and_held_against_the_aligned_one(
     assert command("--prompts", "5") == 0
     shown = capsys.readouterr()
     assert shown.err.count("5 prompts of each set") == 2
-    aligned, cell = rows = table(shown.out)
+    of_place, over_all = shown.out.split("### The levers")
+    aligned, cell = rows = table(of_place)
     assert [row["run"] for row in rows] == ["aligned", "auto_30d"]
     assert {row["prompts"] for row in rows} == {"5"}
     same = {f"{what} {dress}" for what in ("ASR", "refused") for dress in ("plain", "styled")}
@@ -86,6 +87,9 @@ def test_every_model_is_asked_once_and_held_against_the_aligned_one(
         assert aligned[key] == cell[key], "one model, so one figure"
         assert aligned[f"rise of {key} [95 %]"] == ""
         assert cell[f"rise of {key} [95 %]"].startswith("+0.0 [")
+    assert [row["difference"] for row in table(over_all)] == [
+        f"{what}, less aligned" for what in ("ASR", "refused", "incoherent")
+    ]
     assert cell["ASR dressed"] == "", "benign prompts have no wrapper"
     kept = json.loads((tmp_path / "found" / "aligned-piqa-benign.json").read_text("utf-8"))
     assert {m["side"] for m in kept["measures"]} == {"safety", "over_refusal", "coherence"}

@@ -150,10 +150,10 @@ def test_a_preset_fills_what_is_not_given(tmp_path: Path) -> None:
     whole = preset()
     assert whole.lookalikes is not None and whole.answers is not None
     assert (whole.lookalikes.share, whole.lookalikes.per_safety_row) == (None, 3)
-    assert (whole.plain_share, whole.wrapper_share) == (0.2, 0.35)
+    assert (whole.plain_share, whole.wrapper_share) == (0.15, 0.3)
     assert whole.lookalike_parts == (0.1, 0.15)
     assert whole.logit_adjustment == "auto"
-    assert preset(plain_share=0.5).wrapper_share == 0.35
+    assert preset(plain_share=0.5).wrapper_share == 0.3
     assert preset(answers="given", logit_adjustment=0).answers is None
     shared = preset(lookalikes=0.02).lookalikes
     assert shared is not None
@@ -174,7 +174,7 @@ def test_a_preset_where_else_the_mitigation_is_told_of(tmp_path: Path) -> None:
     assert (beside.lookalikes, beside.logit_adjustment) == (None, "auto")
     mimicked = parse(mitigation=given, safety=safety(mimic={"answer_design": "text"})).mitigation
     assert isinstance(mimicked, ParaphraseSettings)
-    assert (mimicked.answer_design, mimicked.plain_share) == ("text", 0.2)
+    assert (mimicked.answer_design, mimicked.plain_share) == ("text", 0.15)
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump(TREE | {"mitigation": "paraphrase"}))
     named = load_settings(path, ["mitigation.preset=calibrated"]).mitigation
