@@ -104,22 +104,29 @@ def _rate(prompts: Sequence[Tally]) -> ClusterRate:
 def compare(pairs: Iterable[tuple[Mapping[Key, Tally], Mapping[Key, Tally]]]) -> Change:
     """The second of each pair against the first, over what both were asked.
 
+    A prompt counts as much in every place and dress, and on both sides, after however many seeds:
+    else a place that one side was run in twice would weigh more on that side alone.
+
     Args:
         pairs: tallies of two models; one pair for each place where both were asked.
     """
-    first: list[tuple[Key, Tally]] = []
-    second: list[tuple[Key, Tally]] = []
-    for one, two in pairs:
-        both = [key for key in one if key in two]
-        first += [(key, one[key]) for key in both]
-        second += [(key, two[key]) for key in both]
-    before, after = by_prompt(first), by_prompt(second)
+    both = [(key, one[key], two[key]) for one, two in pairs for key in one if key in two]
+    both = [(key, one, two) for key, one, two in both if one[1] and two[1]]
+    times = math.lcm(*(asked for _, one, two in both for asked in (one[1], two[1])))
+    before = by_prompt((key, _asked(one, times)) for key, one, _ in both)
+    after = by_prompt((key, _asked(two, times)) for key, _, two in both)
     if not before:
         return Change(math.nan, (-1.0, 1.0), 1.0, 0)
     old, new = [before[prompt] for prompt in before], [after[prompt] for prompt in before]
     low, high = _difference_interval(old, new)
     difference = _rate(new).value - _rate(old).value
     return Change(difference, (low, high), sign_flip(old, new), len(old))
+
+
+def _asked(tally: Tally, times: int) -> Tally:
+    """The same share, of `times` answers; a multiple of those it is of."""
+    counted, asked = tally
+    return counted * (times // asked), times
 
 
 def _difference_interval(old: Sequence[Tally], new: Sequence[Tally]) -> tuple[float, float]:

@@ -192,7 +192,9 @@ def _mean_losses(pool: Pool) -> list[Loss]:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    # Not str.splitlines, which also splits at characters that may stand in a text.
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
 
 
 def _arguments() -> argparse.Namespace:

@@ -228,5 +228,20 @@ def test_places_with_the_same_prompts_are_clusters() -> None:
     assert twice.p_value == pytest.approx(once.p_value)
 
 
+def test_seeds_of_one_side_weigh_no_place_more() -> None:
+    """Two places that differ by half: one side was run with three seeds in one of them."""
+    high, low = keyed("1111"), keyed("0000")
+    seeds = {key: (3 * counted, 3 * asked) for key, (counted, asked) in high.items()}
+    once = compare([(high, high), (low, low)])
+    assert once.difference == 0
+    for one, two in ((high, seeds), (seeds, high)):
+        found = compare([(one, two), (low, low)])
+        assert found.difference == pytest.approx(0, abs=1e-12)
+        assert found.interval == pytest.approx(once.interval)
+        assert found.p_value == 1
+    some = compare([(seeds, keyed("1100")), (low, keyed("0100"))])
+    assert some.difference == pytest.approx((-0.5 + 0.25) / 2)
+
+
 def test_a_change_reads_in_points() -> None:
     assert str(Change(-0.125, (-0.2, 0.01), 0.5, 8)) == "-12.5 [-20.0, +1.0]"

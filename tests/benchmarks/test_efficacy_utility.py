@@ -60,6 +60,15 @@ def test_rows_of_a_run_are_not_held_out(work: Path) -> None:
     assert [goal.split()[1] for goal in goals] == [*map(str, range(12, 18)), "10", "11"]
 
 
+def test_a_text_may_hold_a_line_separator(tmp_path: Path) -> None:
+    for part in ("test", "train"):
+        row = {"goal": f"{part} \u2028 \x85 row"}
+        lines = json.dumps(row, ensure_ascii=False) + "\n"
+        (tmp_path / f"piqa_{part}.jsonl").write_text(lines, "utf-8")
+    goals = [row["goal"] for row in efficacy_utility.held_out(tmp_path, "piqa", 0)]
+    assert goals == ["test \u2028 \x85 row", "train \u2028 \x85 row"]
+
+
 def test_every_model_is_measured_once(
     work: Path, command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
