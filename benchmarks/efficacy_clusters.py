@@ -83,11 +83,15 @@ def cluster_rate(tallies: Mapping[Key, Tally]) -> ClusterRate:
     return _rate(list(by_prompt(tallies.items()).values()))
 
 
-def _rate(prompts: Sequence[Tally]) -> ClusterRate:
+def _rate(prompts: Sequence[Tally], copies: float = 1.0) -> ClusterRate:
     """The share of all answers, and its design effect.
 
     The variance is that of a ratio of sums over clusters (Cochran 1977, chapter 2). Where all or
     none are counted it says nothing: then the answers to a prompt are taken for copies.
+
+    Args:
+        prompts: their tallies.
+        copies: as how many answers each was counted, the least design effect.
     """
     count, total = sum(c for c, _ in prompts), sum(n for _, n in prompts)
     if not total:
@@ -98,7 +102,7 @@ def _rate(prompts: Sequence[Tally]) -> ClusterRate:
     else:
         spread = sum((c - share * n) ** 2 for c, n in prompts)
         design = spread / (total * share * (1 - share))
-    return ClusterRate(count, total, len(prompts), max(1.0, design))
+    return ClusterRate(count, total, len(prompts), max(copies, design))
 
 
 def compare(pairs: Iterable[tuple[Mapping[Key, Tally], Mapping[Key, Tally]]]) -> Change:
@@ -112,13 +116,14 @@ def compare(pairs: Iterable[tuple[Mapping[Key, Tally], Mapping[Key, Tally]]]) ->
     """
     both = [(key, one[key], two[key]) for one, two in pairs for key in one if key in two]
     both = [(key, one, two) for key, one, two in both if one[1] and two[1]]
-    times = math.lcm(*(asked for _, one, two in both for asked in (one[1], two[1])))
+    seeds = {asked for _, one, two in both for asked in (one[1], two[1])}
+    times = math.lcm(*seeds)
     before = by_prompt((key, _asked(one, times)) for key, one, _ in both)
     after = by_prompt((key, _asked(two, times)) for key, _, two in both)
     if not before:
         return Change(math.nan, (-1.0, 1.0), 1.0, 0)
     old, new = [before[prompt] for prompt in before], [after[prompt] for prompt in before]
-    low, high = _difference_interval(old, new)
+    low, high = _difference_interval(old, new, times / min(seeds))
     difference = _rate(new).value - _rate(old).value
     return Change(difference, (low, high), sign_flip(old, new), len(old))
 
@@ -129,14 +134,16 @@ def _asked(tally: Tally, times: int) -> Tally:
     return counted * (times // asked), times
 
 
-def _difference_interval(old: Sequence[Tally], new: Sequence[Tally]) -> tuple[float, float]:
+def _difference_interval(
+    old: Sequence[Tally], new: Sequence[Tally], copies: float
+) -> tuple[float, float]:
     """Newcombe's interval of a paired difference, with clusters.
 
     Source: Newcombe 1998, method 10, as in `statistics.paired_difference`: square-and-add of the
     intervals of both shares, with the correlation of the pairs less his correction. The intervals
     are those of clusters and the pairs the means of the prompts (Zou and Donner 2008).
     """
-    one, two = _rate(old), _rate(new)
+    one, two = _rate(old, copies), _rate(new, copies)
     (l1, u1), (l2, u2) = one.interval, two.interval
     p1, p2 = one.value, two.value
     phi = _correlation([c / n for c, n in old], [c / n for c, n in new])
