@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import keep_json, machine
-from efficacy_cells import FULL, QUICK, SMALL, Cell, Size, full_matrix, small_matrix
+from efficacy_cells import FULL, HELD_BACK, QUICK, SMALL, Cell, Size, full_matrix, small_matrix
 from efficacy_run import RunFailedError, Study, align, evaluate, train_and_evaluate
 from efficacy_variants import VARIANTS, variant_cells
 
@@ -60,7 +60,8 @@ def _run(args: Namespace) -> int:
     if part > 1 and not study.start.is_dir():
         raise RunFailedError(f"{study.start} is not there: let --part 1/{parts} make it first")
     prepare(args.data, study.data, study.size)
-    prepare_probe(study.harmful, study.lookalikes, study.data, study.size.prompts)
+    asked = max(study.size.prompts, HELD_BACK)
+    prepare_probe(study.harmful, study.lookalikes, study.data, asked)
     align(study)
     cells = _cells(args)
     if part == 1:

@@ -78,6 +78,8 @@ class Size:
     align_rows: tuple[int, int, int, int, int] = (500, 300, 700, 300, 200)
 
 
+HELD_BACK: Final = 150
+"""Prompts of each set that no reading of a run asks, for `efficacy_prompts.py`."""
 SMALL: Final = Size()
 FULL: Final = Size(
     task_rows=5000, batch=64, max_length=1024, prompts=500, utility=1000, tokens=256,

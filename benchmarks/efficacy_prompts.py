@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import bench
-from efficacy_cells import SMALL, STRATEGIES, TASKS, Size
+from efficacy_cells import HELD_BACK, SMALL, STRATEGIES, TASKS, Size
 from efficacy_clusters import ClusterRate, cluster_rate
 from efficacy_compare import Bound, bounds, print_lever_answers
 from efficacy_figures import Pool, load_results, pick, pool_seeds
@@ -136,7 +136,7 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--results", type=Path, default=results, metavar="DIR")
     made.add_argument("--task", choices=TASKS, default="piqa")
     made.add_argument("--strategy", choices=STRATEGIES, default="autoif+aoa")
-    made.add_argument("--prompts", type=int, default=150, metavar="N", help="of each set")
+    made.add_argument("--prompts", type=int, default=HELD_BACK, metavar="N", help="of each set")
     made.add_argument("--only", nargs="+", metavar="TEXT", help="models whose name contains one")
     return made.parse_args()
 
