@@ -29,7 +29,7 @@ from efficacy_variants import VARIANTS, variant_cells
 _HERE = Path(__file__).resolve().parent
 _PART = "every Nth cell, from the Ith on: for N processes side by side, each on cores of its own"
 _SEEDS = "of the runs, in place of the matrix's own"
-_KEEP = "leave the tuned models where they are, for efficacy_utility.py"
+_KEEP = "leave the tuned models, for efficacy_utility.py and efficacy_prompts.py"
 _UNMITIGATED = "results whose runs without a mitigation are compared with, where there is none"
 _PACKAGES = ("torch", "deepspeed", "transformers", "safemix")
 

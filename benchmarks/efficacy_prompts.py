@@ -2,7 +2,7 @@
 
 A cell is asked 60 prompts of each set, and one of them is 1.7 points, as much as the bound of ASR.
 This asks the models that `efficacy.py --keep-models` left in its `--work`, and the aligned one,
-all prompts that neither a reading of the runs nor aligning has seen. Figures go to `--results`, one
+150 of each set, those of the cell among them, none of which a reading asks. Figures go to `--results`, one
 file a model, and one that is there is not measured again.
 
     python benchmarks/efficacy_prompts.py --data DATA --work runs/efficacy --task piqa \

@@ -30,8 +30,8 @@ __all__ = ["LIMIT", "LineModel"]
 LIMIT: Final = 3.0
 """Largest adjustment, in nats, and largest shift that is believed."""
 MEMORY: Final = 10.0
-# Steps at the largest learning rate, and nats a step. Over twelve runs of the study all of the
-# weight went to 2.5, 5 and 10 steps.
+# Steps at the largest learning rate, and nats a step. Over twelve runs of the study 92 % of the
+# weight or more went to 2.5, 5 and 10 steps.
 _TAUS: Final = (1.25, 2.5, 5.0, 10.0, 20.0)
 _NOISES: Final = (0.5, 1.0)
 # In nats: of a reading; of b in a step at the largest learning rate; of L, v and b at the start.
