@@ -1,9 +1,9 @@
 """Are the study's bounds kept, by more prompts than a cell is asked?
 
-A cell is asked 60 prompts of each set, and one of them is 1.7 points, as much as the bound of ASR.
+A cell is asked 60 prompts of each set, and one of them is 1.7 points, nearly the bound of ASR.
 This asks the models that `efficacy.py --keep-models` left in its `--work`, and the aligned one,
-150 of each set, those of the cell among them, none of which a reading asks. Figures go to `--results`, one
-file a model, and one that is there is not measured again.
+150 of each set, those of the cell among them, none of which a reading asks. Figures go to
+`--results`, one file a model, and one that is there is not measured again.
 
     python benchmarks/efficacy_prompts.py --data DATA --work runs/efficacy --task piqa \
         --strategy autoif+aoa
