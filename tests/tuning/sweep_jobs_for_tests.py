@@ -85,11 +85,15 @@ class SweepJob:
 
     def kill_worker(self, trial: str, rank: int) -> int:
         """SIGKILL the worker that writes to a trial's log; its process id."""
+        return self.signal_worker(trial, rank, signal.SIGKILL)
+
+    def signal_worker(self, trial: str, rank: int, number: signal.Signals) -> int:
+        """Send a signal to the worker that writes to a trial's log; its process id."""
         log = str(self.folder / "trials" / trial / "logs" / f"rank{rank}.log")
         for process in self.left():
             try:
                 if str(Path(f"/proc/{process.pid}/fd/1").readlink()) == log:
-                    process.send_signal(signal.SIGKILL)
+                    process.send_signal(number)
                     return process.pid
             except (OSError, psutil.Error):
                 continue

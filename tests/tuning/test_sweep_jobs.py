@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,22 @@ def test_killed_interrupted_and_resumed_under_asha(tmp_path: Path) -> None:
 # ---- population-based training ----------------------------------------------------------------
 
 
+def _side_by_side(job: SweepJob, names: Sequence[str], step: int) -> None:
+    """Hold the first trial that comes to a step until the other one is there too.
+
+    Ray compares a trial when it reports with what the other one reported last. On a busy machine
+    one may be at its end before the other one has reported.
+    """
+    until(lambda: any(step_of(job.folder, name) >= step for name in names), job)
+    ahead, behind = sorted(names, key=lambda name: step_of(job.folder, name), reverse=True)
+    job.signal_worker(ahead, 0, signal.SIGSTOP)
+    try:
+        until(lambda: step_of(job.folder, behind) >= step, job)
+    finally:
+        job.signal_worker(ahead, 0, signal.SIGCONT)
+
+
 def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path: Path) -> None:
-    # Ray compares a trial when it reports with what the other one reported last: the trials are to
-    # run beside each other for several reports, so they are longer than the time between starts.
     keys: dict[str, Any] = {
         "scheduler": "pbt",
         "bound": {"asr": 1},
@@ -217,6 +231,7 @@ def test_population_based_training_changes_the_ratio_of_a_running_trial(tmp_path
     }
     run["evaluation"] = {**RUN["evaluation"], "probe_every": 16}
     job = start("--config", str(sweep_file(tmp_path, run=run, **keys)), folder=tmp_path)
+    _side_by_side(job, ("trial-00", "trial-01"), step=16)
     assert job.wait(300) == 0, job.text
     trials = [record(job.folder, f"trial-{n:02d}") for n in range(2)]
     assert all((trial["status"], trial["step"]) == ("done", 96) for trial in trials)
