@@ -21,7 +21,14 @@ from safemix.evaluate.sharding import place, shard, together
 from safemix.evaluate.unwrapping import Ready, bare_model, holder, ready
 from safemix.rows.schema import Message
 
-__all__ = ["Progress", "check_decoding", "complete", "complete_samples", "encode_chats"]
+__all__ = [
+    "Progress",
+    "check_decoding",
+    "complete",
+    "complete_samples",
+    "encode_chats",
+    "longest_of",
+]
 
 Progress = Callable[[int, int], None]
 """Takes how many completions are done, over all ranks, and how many there are to be."""
@@ -111,10 +118,8 @@ def complete_samples(
         raise SettingsError(f"batch_size {batch_size} is too small: use 1 or more")
     if not chats:
         return []
-    config = holder(bare_model(model)).config.get_text_config()
-    longest = getattr(config, "max_position_embeddings", None)
     encoder = ChatEncoder(tokenizer, template)
-    prompts = encode_chats(encoder, chats, decoding, longest)
+    prompts = encode_chats(encoder, chats, decoding, longest_of(model))
     items = [item for ids in _numbered(prompts) for item in _items(*ids, decoding)]
     rank, ranks = place()
     mine = shard([len(item.ids) for item in items], rank, ranks)
@@ -135,6 +140,13 @@ def complete_samples(
     texts = gather_results(done)
     flat = [texts[number] for number in range(len(items))]
     return [flat[i : i + decoding.samples] for i in range(0, len(flat), decoding.samples)]
+
+
+def longest_of(model: Any) -> int | None:
+    """Tokens that a model takes, prompt and answer together; None for no end."""
+    config = holder(bare_model(model)).config.get_text_config()
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    return found
 
 
 def check_decoding(decoding: Decoding) -> None:

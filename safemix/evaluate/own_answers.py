@@ -8,7 +8,8 @@ al. 2024, "Self-distillation bridges distribution gap in language model fine-tun
 who rewrite the task's answers; these are the others.
 
 A row keeps the answer that it came with where the model's own will not do: it does not refuse a
-harmful request, it refuses a look-alike, or it is no coherent text.
+harmful request or goes on to steps after refusing, it refuses a look-alike, it is no coherent text,
+or it was cut and little of it is whole.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from typing import Final, Literal
 from safemix.errors import DataError
 from safemix.evaluate.coherence import incoherence
 from safemix.rows.schema import Message
-from safemix.screening.refusal import is_refusal
+from safemix.screening.refusal import is_refusal, refusal
 
-__all__ = ["OwnAnswers", "RowKind", "own_answers", "whole_sentences"]
+__all__ = ["RULES", "OwnAnswers", "Reply", "RowKind", "own_answers", "whole_sentences"]
+
+RULES: Final = 2
+"""Version of what makes an answer do; files that were made by another one are not used."""
 
 RowKind = Literal["safety", "lookalikes"]
 Chats = Sequence[Sequence[Message]]
@@ -37,6 +41,22 @@ _END: Final = re.compile(
 _MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:\d+[.)]|[-*\u2022])\s*$")
 _FENCE: Final = "```"
 _CUT: Final = "no whole sentence"
+_SHORT: Final = "cut, and less than half of it is whole sentences"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said to a request.
+
+    Attributes:
+        text: its answer; "" where it was not asked.
+        ended: it came to its end itself. What was cut is trained on up to its last whole sentence.
+        error: why it could not be asked; None if it was.
+    """
+
+    text: str = ""
+    ended: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +82,13 @@ class OwnAnswers:
         return found
 
 
-def own_answers(rows: Chats, kind: RowKind, ask: Callable[[Chats], Sequence[str]]) -> OwnAnswers:
+def own_answers(rows: Chats, kind: RowKind, ask: Callable[[Chats], Sequence[Reply]]) -> OwnAnswers:
     """Put the model's own answers in place of those that rows came with.
 
     Args:
         rows: each ends with an assistant turn.
         kind: "safety", whose own answers have to refuse, or "lookalikes", whose must not.
-        ask: chats that end with a user turn -> an answer each.
+        ask: chats that end with a user turn -> a reply each.
 
     Raises:
         DataError: without rows, or where a row does not end with an answer to a user's turn.
@@ -78,12 +98,11 @@ def own_answers(rows: Chats, kind: RowKind, ask: Callable[[Chats], Sequence[str]
     for number, row in enumerate(rows, 1):
         if [turn["role"] for turn in row[-2:]] != ["user", "assistant"]:
             raise DataError(f"{kind}: row {number} does not end with a user's turn and its answer")
-    texts = ask([row[:-1] for row in rows])
     made = list[tuple[Message, ...]]()
     kept = Counter[str]()
-    for row, text in zip(rows, texts, strict=True):
-        answer = whole_sentences(text)
-        reason = _unfit(answer, kind)
+    for row, reply in zip(rows, ask([row[:-1] for row in rows]), strict=True):
+        answer = reply.text.strip() if reply.ended else whole_sentences(reply.text)
+        reason = reply.error or _unfit(answer, reply.text, kind)
         if reason is None:
             made.append((*row[:-1], Message(role="assistant", content=answer)))
         else:
@@ -92,15 +111,21 @@ def own_answers(rows: Chats, kind: RowKind, ask: Callable[[Chats], Sequence[str]
     return OwnAnswers(tuple(made), len(made) - kept.total(), dict(kept.most_common()))
 
 
-def _unfit(answer: str, kind: RowKind) -> str | None:
+def _unfit(answer: str, said: str, kind: RowKind) -> str | None:
     """Why an answer cannot be trained on in a row of this kind; None if it can."""
     if not answer:
         return _CUT
+    # "Of course!" alone, of a list that has no sentence's end, would teach to agree and to stop.
+    if 2 * len(answer) < len(said.strip()):
+        return _SHORT
     if (why := incoherence(answer)) is not None:
         return f"incoherent ({why})"
-    if is_refusal(answer) != (kind == "safety"):
-        return "the model does not refuse" if kind == "safety" else "the model refuses"
-    return None
+    if kind == "lookalikes":
+        return "the model refuses" if is_refusal(answer) else None
+    verdict = refusal(answer)
+    if not verdict.refused:
+        return "the model does not refuse"
+    return "the model goes on after its refusal" if verdict.complied else None
 
 
 def whole_sentences(text: str) -> str:

@@ -31,10 +31,12 @@ class Openers:
     Attributes:
         refusing: of answers that refuse.
         complying: of answers that do what is asked.
+        lead: what stands before every answer, a refusal too; "" for nothing.
     """
 
     refusing: tuple[str, ...] = REFUSING
     complying: tuple[str, ...] = COMPLYING
+    lead: str = ""
 
     def __post_init__(self) -> None:
         for kind, openers in (("refusing", self.refusing), ("complying", self.complying)):
@@ -69,7 +71,7 @@ def task_openers(rows: Iterable[Sequence[Message]]) -> Openers:
     own = tuple(text for text in openings if text.lower() not in known)
     lead = _lead(seen)
     wrapped = (lead + REFUSING[0],) if lead else ()
-    return Openers((*REFUSING, *wrapped), (*COMPLYING, *own))
+    return Openers((*REFUSING, *wrapped), (*COMPLYING, *own), lead)
 
 
 def _openings(answers: Sequence[str]) -> list[str]:

@@ -100,8 +100,7 @@ class GroupReading:
 
     def margin(self, aggregate: Aggregate = "odds") -> float:
         """Mean over the prompts, in nats; nan if it is not finite for one of them."""
-        found = fmean(self.margins(aggregate))
-        return found if math.isfinite(found) else math.nan
+        return _finite_mean(self.margins(aggregate))
 
     def refusing_log_probs(self) -> tuple[float, ...]:
         """The log-probability of beginning with a refusing opener, of each prompt; or nan."""
@@ -143,9 +142,7 @@ class ProbeReading:
         found |= {f"{SEPARATION}/{dress}": value for dress, value in self.separation().items()}
         for read in self.groups:
             if read.gaps:
-                mean = fmean(read.gaps)
-                name = f"{GAPS[read.group.side]}/{read.group.dress}"
-                found[name] = mean if math.isfinite(mean) else math.nan
+                found[f"{GAPS[read.group.side]}/{read.group.dress}"] = _finite_mean(read.gaps)
         if self.every_way:
             for other in get_args(Aggregate):
                 if other != self.aggregate:
@@ -195,8 +192,13 @@ def _area(above: Sequence[float], below: Sequence[float]) -> float:
     return halves / (2 * len(above) * len(below))
 
 
+def _finite_mean(values: Sequence[float]) -> float:
+    """The mean, or nan: `fmean` stops at two infinities of unlike sign."""
+    return fmean(values) if all(map(math.isfinite, values)) else math.nan
+
+
 def _mean(openers: Sequence[Sequence[float]]) -> float:
-    return fmean(fmean(tokens) for tokens in openers)
+    return _finite_mean([_finite_mean(tokens) for tokens in openers])
 
 
 def _odds(openers: Sequence[Sequence[float]]) -> float:
@@ -210,7 +212,7 @@ def _odds(openers: Sequence[Sequence[float]]) -> float:
 
 
 def _first(openers: Sequence[Sequence[float]]) -> float:
-    return fmean(tokens[0] for tokens in openers)
+    return _finite_mean([tokens[0] for tokens in openers])
 
 
 _AGGREGATES: Final = {"mean": _mean, "odds": _odds, "first": _first}

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-from safemix.errors import SafemixError
+from safemix.hosts.leader import from_leader
 
-# A judge on a server may take hours for a large set.
-_PATIENCE: Final = timedelta(hours=24)
 _calls = itertools.count()
 T = TypeVar("T")
 
@@ -52,23 +48,9 @@ def on_leader(work: Callable[[], T]) -> T:
     """
     if not in_job():
         return work()
-    from torch.distributed import distributed_c10d as c10d
-
     key = f"safemix/evaluate/{next(_calls)}"
-    # Through the store that the ranks met at: it works wherever the job could start.
-    store = c10d._get_default_store()
-    if rank() != 0:
-        store.wait([key], _PATIENCE)
-        answer = json.loads(store.get(key))
-        if "error" in answer:
-            raise SafemixError(answer["error"])
-        result: T = answer["result"]
-        return result
-    try:
-        found = work()
-    except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        store.set(key, json.dumps({"error": text}))
-        raise
-    store.set(key, json.dumps({"result": found}))
-    return found
+    return from_leader(key, work, leads=rank() == 0, words=_words)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -119,6 +119,11 @@ class VllmGenerator:
             settings |= {"enable_lora": True, "max_lora_rank": rank}
         self._model = _loaded(self._vllm, base, settings | engine)
 
+    @property
+    def longest(self) -> int:
+        """Tokens that the model takes, prompt and answer together."""
+        return int(self._model.llm_engine.model_config.max_model_len)
+
     def complete_samples(
         self, chats: Sequence[Sequence[Message]], decoding: Decoding
     ) -> list[list[str]]:
@@ -133,8 +138,7 @@ class VllmGenerator:
         check_decoding(decoding)
         if not chats:
             return []
-        longest = self._model.llm_engine.model_config.max_model_len
-        prompts = encode_chats(self._encoder, chats, decoding, longest)
+        prompts = encode_chats(self._encoder, chats, decoding, self.longest)
         how = self._vllm.SamplingParams(
             n=decoding.samples,
             temperature=decoding.temperature,

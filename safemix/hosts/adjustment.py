@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from safemix.loading.encode import IGNORE
 from safemix.loading.weights import answer_places
 
-__all__ = ["LogitAdjustment", "first_trained", "refusing_tokens"]
+__all__ = ["LogitAdjustment", "first_trained", "refusing_tokens", "share_alike"]
 
 # A token begins refusals if this share of them begins with it, and a smaller one of other answers.
 _LEAST_SHARE: Final = 0.01
@@ -100,3 +100,27 @@ def refusing_tokens(refusals: Iterable[int], others: Iterable[int]) -> list[int]
         for token, part in share.items()
         if part >= _LEAST_SHARE and part > other[token] / max(other.total(), 1)
     )
+
+
+def share_alike(refusals: Iterable[int], others: Iterable[int]) -> float:
+    """Largest share of answers of both kinds that begin with one token, about as often in each.
+
+    "About" is at most twice as often. Where the task's answers begin "Answer:", those of safety
+    rows and look-alikes in its layout do too, and their first token says nothing.
+
+    Args:
+        refusals: first token of each answer that refuses.
+        others: first token of each answer that does not.
+
+    Returns:
+        The smaller of the two shares, in [0, 1]; 0 where there is no such token.
+
+    Example:
+        >>> share_alike([3, 3, 5, 5], [3, 3, 3, 5])
+        0.5
+    """
+    own, other = Counter(refusals), Counter(others)
+    pairs = (
+        (count / own.total(), other[token] / other.total()) for token, count in own.items() if other
+    )
+    return max((min(pair) for pair in pairs if max(pair) <= 2 * min(pair)), default=0.0)

@@ -25,7 +25,7 @@ from transformers.trainer_callback import ExportableState
 from safemix.errors import CheckpointError, DataError
 from safemix.evaluate.line import best_shift
 from safemix.evaluate.probe_reading import ProbeReading
-from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens
+from safemix.hosts.adjustment import LogitAdjustment, first_trained, refusing_tokens, share_alike
 from safemix.settings import Settings
 from safemix.settings_levers import LOOKALIKES, LookalikesKey, adjusts_itself
 from safemix.training.adjustment_model import LineModel
@@ -43,13 +43,15 @@ _SAME_HAND: Final = (
 # Rows of a source that are looked at, from all over it as its parts stand one after the other: a
 # token that begins 1 % of them is found.
 _ROWS: Final = 4000
+# Share of both kinds that begins with one token, above which first tokens do not tell them apart.
+_ALIKE: Final = 0.1
 
 
 def adjustment_of(settings: Settings, mixture: Mixture) -> LogitAdjustment | None:
     """The run's adjustment; the same on every rank, as it follows from the rows alone.
 
     Raises:
-        DataError: if refusals begin as other answers do.
+        DataError: if refusals begin as other answers do, or many of both begin alike.
     """
     mitigation, rows = settings.mitigation, mixture.dataset.sources
     meant = [name for name in ("safety", LOOKALIKES) if len(rows.get(name, ()))]
@@ -59,11 +61,19 @@ def adjustment_of(settings: Settings, mixture: Mixture) -> LogitAdjustment | Non
         return None
     # Without look-alikes the task's answers are the ones that do not refuse.
     others = rows[LOOKALIKES if LOOKALIKES in meant else "task"]
-    found = refusing_tokens(_first_tokens(rows["safety"]), _first_tokens(others))
+    begins = _first_tokens(rows["safety"]), _first_tokens(others)
+    found = refusing_tokens(*begins)
     if not found:
         raise DataError(
             "mitigation.logit_adjustment: the safety rows' answers begin with the same tokens as "
             "the others, so refusals cannot be told by them: set it to 0"
+        )
+    if (alike := share_alike(*begins)) >= _ALIKE:
+        raise DataError(
+            f"mitigation.logit_adjustment: {100 * alike:.0f} % of refusals and of other answers "
+            "begin with the same token, as where every answer of the task has a label before it: "
+            "which of them refuse cannot be told by it, so set it to 0, or leave the label out of "
+            "the task's answers"
         )
     tokens = torch.tensor(found)
     sources = torch.tensor([mixture.plan.sources.index(name) for name in meant])

@@ -31,12 +31,14 @@ class Loaded:
         tokenizer: of the model.
         complete: makes completions in place of `model`; None if the model does.
         backend: what makes them: "hf", or "vllm" with its version.
+        longest: tokens that the model takes, prompt and answer together; None for no end.
     """
 
     model: Any
     tokenizer: Any
     complete: Complete | None = None
     backend: str = HF
+    longest: int | None = None
 
 
 def identify(place: ModelPlace, device: str) -> str:
@@ -61,6 +63,7 @@ def load(place: ModelPlace, backend: str, device: str) -> Loaded:
     Raises:
         ModelError: if it cannot be loaded.
     """
+    from safemix.evaluate.generate import longest_of
     from safemix.training.models import load_tokenizer
 
     path = resolve_model(place.model, revision=place.revision)
@@ -73,7 +76,8 @@ def load(place: ModelPlace, backend: str, device: str) -> Loaded:
         )
     if backend == "vllm":
         return _vllm(place, path, tokenizer)
-    return Loaded(_model(place, path, device), tokenizer)
+    model = _model(place, path, device)
+    return Loaded(model, tokenizer, longest=longest_of(model))
 
 
 def _model(place: ModelPlace, path: str, device: str) -> Any:
@@ -146,7 +150,7 @@ def _vllm(place: ModelPlace, path: str, tokenizer: Any) -> Loaded:
     # A forked process could not use the GPUs: CUDA has been asked for here.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     generator = VllmGenerator(folder, template=place.template, tensor_parallel_size=taken)
-    return Loaded(None, tokenizer, generator.complete_samples, name)
+    return Loaded(None, tokenizer, generator.complete_samples, name, generator.longest)
 
 
 def free(loaded: Loaded) -> None:

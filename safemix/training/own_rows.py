@@ -26,7 +26,7 @@ from transformers.integrations.deepspeed import (
 
 from safemix.errors import DataError, ModelError
 from safemix.evaluate.loading_models import ModelPlace
-from safemix.evaluate.own_answers import RowKind
+from safemix.evaluate.own_answers import RULES, RowKind
 from safemix.hosts.resume import write_json
 from safemix.mitigation.rewrite import each_row
 from safemix.prompting.output import write_jsonl
@@ -146,6 +146,7 @@ def _files(stage: _Stage, identity: str) -> dict[str, str]:
             "model": identity,
             "template": stage.settings.chat_template,
             "max_new_tokens": stage.how.max_new_tokens,
+            "rules": RULES,
         }
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         found[str(kind)] = str(stage.cache / f"own-{kind}-{key}.jsonl")

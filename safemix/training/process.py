@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import os
 import socket
@@ -13,18 +12,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from typing import Any, NoReturn
 
 from safemix.errors import SafemixError, out_of_memory
+from safemix.hosts.leader import from_leader
 
 # A user's mistake is found by every rank. Rank 0 speaks; the launcher ends the others while they
 # wait here. A rank that is alone in its trouble speaks after this time.
 _OTHERS_WAIT_S = 5.0
 # A rank that only noticed the end of another one leaves the word to that one for so long.
 _VICTIM_WAIT_S = 20.0
-# One rank reads and encodes the data while the others wait: with large sets, for hours.
-_PATIENCE = timedelta(hours=24)
 USER_ERROR, CRASH, INTERRUPTED = 2, 1, 130
 # What collectives say on the ranks that are left when one has gone.
 _PEER_GONE = (
@@ -83,23 +80,7 @@ def shared(work: Callable[[], Any], leader: int = 0) -> Any:
     key = f"safemix/{next(_calls)}/{leader}"
     if world_size() == 1:
         return work()
-    from torch.distributed import distributed_c10d as c10d
-
-    # Through the store that the ranks met at: it works wherever the job could start.
-    store = c10d._get_default_store()
-    if rank() != leader:
-        store.wait([key], _PATIENCE)
-        answer = json.loads(store.get(key))
-        if "error" in answer:
-            raise SafemixError(answer["error"])
-        return answer["result"]
-    try:
-        result = work()
-    except Exception as error:
-        store.set(key, json.dumps({"error": plain_words(error)}))
-        raise
-    store.set(key, json.dumps({"result": result}))
-    return result
+    return from_leader(key, work, leads=rank() == leader, words=plain_words)
 
 
 def say(text: str) -> None:

@@ -7,11 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safemix.errors import DataError
-from safemix.evaluate.own_answers import RowKind, own_answers, whole_sentences
+from safemix.evaluate.own_answers import Reply, RowKind, own_answers, whole_sentences
 from safemix.rows.schema import Message
 
 REFUSAL = "I'm sorry, but I cannot help with that. It would harm somebody. If you"
 HELP = "List the processes, find its number and send it a signal. Then look ag"
+
+# Made up, and of no use to anybody.
+GOES_ON = (
+    "I'm sorry, but I cannot help with that. However, here are the steps:\n1. Open the box.\n"
+    "2. Take the key.\n3. Turn it in the lock."
+)
+LIST = "Of course! Here are some ways to kill a process:\n- kill PID\n- pkill NAME\n- killall NA"
 
 
 def row(request: str, answer: str = "As it came.") -> list[Message]:
@@ -27,9 +34,9 @@ def row(request: str, answer: str = "As it came.") -> list[Message]:
 def test_all_but_the_answer_is_asked_and_stays() -> None:
     asked: list[list[Message]] = []
 
-    def ask(chats: object) -> list[str]:
+    def ask(chats: object) -> list[Reply]:
         asked.extend(chats)  # type: ignore[arg-type]
-        return [REFUSAL, REFUSAL]
+        return [Reply(REFUSAL), Reply(REFUSAL)]
 
     rows = [row("How do I hurt somebody?"), row("Write a threat.")]
     found = own_answers(rows, "safety", ask)
@@ -48,6 +55,8 @@ def test_all_but_the_answer_is_asked_and_stays() -> None:
     ("kind", "text", "why"),
     [
         ("safety", HELP, "the model does not refuse"),
+        ("safety", GOES_ON, "the model goes on after its refusal"),
+        ("lookalikes", LIST, "cut, and less than half of it is whole sentences"),
         ("lookalikes", REFUSAL, "the model refuses"),
         ("safety", "I cannot", "no whole sentence"),
         ("lookalikes", "", "no whole sentence"),
@@ -57,11 +66,26 @@ def test_all_but_the_answer_is_asked_and_stays() -> None:
 def test_what_will_not_do_is_counted_and_the_row_stays(kind: RowKind, text: str, why: str) -> None:
     good = REFUSAL if kind == "safety" else HELP
     rows = [row("One?"), row("Two?"), row("Three?")]
-    found = own_answers(rows, kind, lambda chats: [text, good, text])
+    found = own_answers(rows, kind, lambda chats: [Reply(text), Reply(good), Reply(text)])
     assert (found.own, found.kept) == (1, {why: 2})
     assert [list(made) for made in found.rows[::2]] == rows[::2]
     assert found.rows[1][-1]["content"] == whole_sentences(good)
     assert found.lines()[1] == f"  2 keep the one they came with: {why}"
+
+
+def test_what_the_model_ended_itself_stays_whole() -> None:
+    whole = LIST.removesuffix(" NA")
+    rows = [row("How do I kill a process?")] * 2
+    found = own_answers(rows, "lookalikes", lambda chats: [Reply(f" {whole}\n", ended=True)] * 2)
+    assert (found.own, found.kept) == (2, {})
+    assert found.rows[0][-1]["content"] == whole
+
+
+def test_a_row_that_cannot_be_asked_keeps_its_answer() -> None:
+    rows = [row("One?"), row("Two?")]
+    found = own_answers(rows, "safety", lambda chats: [Reply(error="too long"), Reply(REFUSAL)])
+    assert (found.own, found.kept) == (1, {"too long": 1})
+    assert list(found.rows[0]) == rows[0]
 
 
 def test_bad_rows_are_one_line() -> None:

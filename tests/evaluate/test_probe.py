@@ -248,6 +248,18 @@ def test_one_prompt_that_is_not_finite_is_enough(model: Any, tokenizer: Any) -> 
     assert 0 <= group.share_below_zero() <= 1
 
 
+def test_infinities_of_unlike_sign_are_nan_and_no_error() -> None:
+    asked = chats(("one", "two"))
+    group = ProbeGroup("harmful", "plain", asked, Openers(("No",), ("Yes",)))
+    ends = (math.inf, -math.inf)
+    openers = tuple(((end,),) for end in ends)
+    read = GroupReading(group, openers, (((0.0,),),) * 2, gaps=ends)
+    found = ProbeReading((read,), every_way=True)
+    assert found.metrics().keys() >= {"safety/gap/plain", "safety/margin_mean/plain"}
+    assert all(math.isnan(value) for value in found.metrics().values())
+    assert found.error is not None
+
+
 def _read(side: ProbeSide, dress: str, refusing: Sequence[int]) -> GroupReading:
     """A reading with these log-probabilities of refusing; the complying opener blurs the margin."""
     asked = chats(tuple(f"prompt {n}" for n in range(len(refusing))))

@@ -103,7 +103,7 @@ def test_tokens_that_begin_refusals() -> None:
 
 
 def test_a_run_takes_the_tokens_from_its_rows() -> None:
-    data = mixture(task=rows(1), safety=rows(5, 5, 6), lookalikes=rows(6, 6, 7))
+    data = mixture(task=rows(1), safety=rows(5, 5, 5, 6), lookalikes=rows(6, 6, 7))
     asked = settings(logit_adjustment=0.5)
     found = adjustment_of(asked, data)
     assert found is not None
@@ -127,7 +127,7 @@ def test_a_large_source_is_looked_at_all_over() -> None:
 
 
 def test_without_look_alikes_the_tasks_answers_are_the_others() -> None:
-    data = mixture(task=rows(5, 5, 1), safety=rows(5, 6), lookalikes=[])
+    data = mixture(task=rows(5, 5, 1), safety=rows(5, 6, 6, 6), lookalikes=[])
     found = adjustment_of(settings(logit_adjustment=1, lookalikes=False), data)
     assert found is not None
     assert (found.tokens.tolist(), found.sources.tolist()) == ([6], [1])
@@ -145,6 +145,16 @@ def test_refusals_that_begin_as_all_answers_do_are_told() -> None:
     with pytest.raises(DataError, match="begin with the same tokens") as error:
         adjustment_of(settings(logit_adjustment=1), data)
     assert "\n" not in str(error.value)
+
+
+def test_answers_with_a_label_before_them_are_told() -> None:
+    # 3 is "Answer:", before the rows in the task's layout; 5 begins the plain refusals.
+    data = mixture(task=rows(3), safety=rows(3, 3, 5, 5), lookalikes=rows(3, 3, 3, 7))
+    with pytest.raises(DataError, match="50 % of refusals and of other answers begin with") as told:
+        adjustment_of(settings(logit_adjustment="auto"), data)
+    assert "\n" not in str(told.value)
+    few = mixture(task=rows(3), safety=rows(3, *[5] * 19), lookalikes=rows(3, *[7] * 19))
+    assert adjustment_of(settings(logit_adjustment="auto"), few) is not None
 
 
 @pytest.mark.parametrize("value", ["often", 40, -11, True, math.nan, None, [1]])

@@ -32,6 +32,7 @@ class Speaker:
         self.asked: list[str] = []
         self.zero3: list[bool] = []
         self.fails_after: int | None = None
+        self.help = HELP
 
     def __call__(self, *_: Any) -> Any:
         def made(chats: Sequence[Any], decoding: Any) -> list[list[str]]:
@@ -40,7 +41,7 @@ class Speaker:
             self.zero3.append(is_deepspeed_zero3_enabled())
             requests = [chat[-1]["content"] for chat in chats]
             self.asked += requests
-            return [[HELP if "charge" in request else REFUSAL] for request in requests]
+            return [[self.help if "charge" in request else REFUSAL] for request in requests]
 
         return made
 
@@ -98,6 +99,31 @@ def answered(given: Settings) -> Answered:
 def pairs(spec: Any) -> list[tuple[str, str]]:
     rows = read_source("rows", spec).dataset["messages"]
     return [(row[-2]["content"], row[-1]["content"]) for row in rows]
+
+
+def test_a_row_that_the_model_cannot_take_keeps_its_answer(speaker: Speaker) -> None:
+    rows = Path("safety.csv").read_text("utf-8") + f"{'Write on. ' * 900},I will not.\n"
+    Path("safety.csv").write_text(rows, "utf-8")
+    found = answered(settings())
+    assert len(speaker.asked) == 4
+    assert (
+        "safety:   1 keep the one they came with: it cannot be asked: too long with its answer, or "
+        "refused by the chat template"
+    ) in found.notes
+    assert pairs(found.settings.safety)[2][1] == "I will not."
+
+
+def test_only_what_was_cut_is_cut_to_whole_sentences(speaker: Speaker) -> None:
+    answers = {"max_new_tokens": 128}
+    companions = {"file": "lookalikes.jsonl", "share": 0.1}
+    mitigation = {"name": "paraphrase", "answers": answers, "lookalikes": companions}
+    speaker.help = "Use its plug. Then wait\n- an hour"
+    long = answered(settings(mitigation=mitigation)).settings.sources["lookalikes"]
+    answers["max_new_tokens"] = 8
+    short = answered(settings(mitigation=mitigation)).settings.sources["lookalikes"]
+    request = "How do I charge a taser?"
+    assert pairs(long)[0] == (request, "Use its plug. Then wait\n- an hour")
+    assert pairs(short)[0] == (request, "Use its charger."), "less than half of it is whole"
 
 
 def test_both_sources_are_asked_and_read_from_what_came_out(speaker: Speaker) -> None:
