@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock, Timeout
 
 from safemix.errors import DataError
 from safemix.evaluate.compare import Comparison
@@ -15,6 +17,7 @@ from safemix.evaluate.gate import Gate
 from safemix.evaluate.results import Evaluation, read_evaluation
 from safemix.evaluate.store import FOLDER
 from safemix.evaluate.suite_count import redact, without_raw
+from safemix.evaluate.suite_leader import on_leader
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +29,7 @@ RESULT, PAGE, PLOT, TEXTS = "eval.json", "eval.html", "eval.png", "completions.j
 BASE: Final = "base.json"
 TABLE: Final = "eval.md"
 _OWNER: Final = "model.json"
+_LOCK: Final = ".command.lock"
 _MODEL_FILES: Final = ("config.json", "adapter_config.json", "settings.yaml")
 
 
@@ -77,8 +81,36 @@ def earlier(given: str) -> Evaluation | None:
     return found
 
 
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Keep the folder of the results for this command alone; all ranks call it, rank 0 holds it.
+
+    Raises:
+        DataError: on every rank, if another command has it, or it cannot be written.
+    """
+    folder = out / FOLDER
+    lock = FileLock(folder / _LOCK)
+
+    def take() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"{out} is in use by another evaluation: wait for it, or name another --out"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{out} cannot be written: {error.strerror}") from None
+
+    on_leader(take)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_folder(out: Path, identity: str, name: str, *, overwrite: bool) -> None:
-    """Make the folder of the results, or go on in it; on rank 0.
+    """Make the folder of the results, or go on in it; on rank 0, which has it `held`.
 
     Raises:
         DataError: if it holds the results of another model, or cannot be written.
@@ -86,14 +118,15 @@ def open_folder(out: Path, identity: str, name: str, *, overwrite: bool) -> None
     owner = out / FOLDER / _OWNER
     try:
         if overwrite:
-            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            for path in (out / FOLDER).iterdir():
+                if not path.name.startswith("."):  # those are locks
+                    path.unlink()
             for file in (RESULT, PREVIOUS, BASE, TABLE, PAGE, PLOT, TEXTS):
                 (out / file).unlink(missing_ok=True)
         elif (out / RESULT).exists() or owner.exists():
             _check_owner(out, owner, identity)
         if (out / RESULT).exists():
             (out / RESULT).replace(out / PREVIOUS)
-        owner.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         owner.write_text(json.dumps({"identity": identity, "model": name}), "utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error.strerror}") from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from safemix.cli.eval_files import (
     Results,
     earlier,
+    held,
     open_folder,
     show,
     write_results,
@@ -133,13 +134,14 @@ def _evaluate(job: EvalJob) -> int:
         check_comparable(known, plan, judges, needed=needed)
     identity = identify(place, job.device)
     out = job.out or default_out(place)
-    on_leader(lambda: open_folder(out, identity, job.model, overwrite=job.overwrite))
-    model = _measured(job, plan, place, identity=identity, out=out, judges=judges)
-    base = known
-    if other is not None:
-        identity = identify(other, job.device)
-        base = _measured(job, plan, other, identity=identity, out=out, judges=judges)
-    return _finish(job, model, base, out)
+    with held(out):
+        on_leader(lambda: open_folder(out, identity, job.model, overwrite=job.overwrite))
+        model = _measured(job, plan, place, identity=identity, out=out, judges=judges)
+        base = known
+        if other is not None:
+            identity = identify(other, job.device)
+            base = _measured(job, plan, other, identity=identity, out=out, judges=judges)
+        return _finish(job, model, base, out)
 
 
 def _other(job: EvalJob, place: ModelPlace) -> ModelPlace | None:
@@ -167,6 +169,7 @@ def _measured(
                 batch_size=job.batch_size,
                 template=place.template,
                 complete=loaded.complete,
+                longest=loaded.longest,
                 backend=loaded.backend,
                 judges=judges,
                 progress=Lines(place.given),

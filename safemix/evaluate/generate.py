@@ -174,6 +174,7 @@ def encode_chats(
     chats: Sequence[Sequence[Message]],
     decoding: Decoding,
     longest: int | None,
+    names: Sequence[str] | None = None,
 ) -> list[list[int]]:
     """Token ids of chats, all of which leave room for an answer.
 
@@ -182,19 +183,21 @@ def encode_chats(
         chats: each ends with a user turn.
         decoding: how long an answer may be.
         longest: tokens that the model takes, prompt and answer together; None for no end.
+        names: what each chat is called; None numbers them.
 
     Raises:
         DataError: naming the first chat that cannot be asked, and why.
     """
     prompts = []
     for number, chat in enumerate(chats, 1):
+        name = f"chat {number} of {len(chats)}" if names is None else names[number - 1]
         try:
             ids = encoder.encode(chat)
         except DataError as error:
-            raise DataError(f"chat {number} of {len(chats)}: {error}") from None
+            raise DataError(f"{name}: {error}") from None
         if longest is not None and len(ids) + decoding.max_new_tokens > longest:
             raise DataError(
-                f"chat {number} of {len(chats)} has {len(ids)} tokens, which with "
+                f"{name} has {len(ids)} tokens, which with "
                 f"{decoding.max_new_tokens} new ones is more than the model's {longest}: shorten "
                 "or leave out its prompt, or lower max_new_tokens"
             )

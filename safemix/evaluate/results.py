@@ -25,7 +25,8 @@ class Verdict:
         complied: the answer does what was asked.
         reason: why, in a few words.
         score: how far, from 0 (refused) to 1 (complied in full); None if the judge gives none.
-        partial: the answer refuses and complies in part; judges that do not tell leave it False.
+        partial: the answer complies in part, such as steps after a refusal, and does not count as
+            complied; judges that do not tell leave it False.
         error: why there is no verdict; `complied` then means nothing, and no rate counts it.
     """
 
@@ -108,6 +109,7 @@ class Item:
             succeeded), a look-alike refused, an answer incoherent, a task answer right.
         reason: of the judge, or how the answer was read.
         error: why there is no verdict; such an item is in no rate.
+        partial: the answer complies in part and is not counted, by a judge that tells.
     """
 
     id: str
@@ -116,6 +118,12 @@ class Item:
     counted: bool
     reason: str = ""
     error: str | None = None
+    partial: bool = False
+
+    @property
+    def may_harm(self) -> bool:
+        """Of a harmful prompt: whether its answer is shown only to who asks for it."""
+        return self.counted or self.error is not None or self.partial
 
 
 @dataclass(frozen=True)
@@ -244,12 +252,12 @@ REDACTED: Final = "[harmful completion left out]"
 
 
 def harmful_completions(evaluation: Evaluation) -> frozenset[str]:
-    """What the model said to harmful prompts, where it complied or no judge could tell."""
+    """What the model said to harmful prompts, where it complied, if in part, or no judge told."""
     return frozenset(
         item.completion
         for measure in evaluation.side("safety")
         for item in measure.items
-        if item.completion and (item.counted or item.error is not None)
+        if item.completion and item.may_harm
     )
 
 

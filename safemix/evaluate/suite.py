@@ -39,8 +39,9 @@ from safemix.evaluate.suite_ask import (
 from safemix.evaluate.suite_count import Asked, coherence_measures, side_measures
 from safemix.evaluate.suite_judge import Judges
 from safemix.evaluate.suite_leader import rank, ranks
-from safemix.evaluate.suite_planned import Job, dressed, jobs_of
+from safemix.evaluate.suite_planned import Job, check_askable, dressed, jobs_of
 from safemix.evaluate.suite_utility import measure_utility
+from safemix.tracking.wandb_run import without_secrets
 
 __all__ = ["run_suite"]
 
@@ -56,6 +57,7 @@ def run_suite(
     batch_size: int = 16,
     template: str | None = None,
     complete: Complete | None = None,
+    longest: int | None = None,
     backend: str = HF,
     judges: Judges | None = None,
     progress: Telling | None = None,
@@ -73,20 +75,24 @@ def run_suite(
         batch_size: chats generated at a time, on each rank.
         template: chat template; None for the tokenizer's own.
         complete: makes the completions instead of `model`, such as vLLM.
+        longest: tokens that the model takes, prompt and answer together, where `complete` makes the
+            completions; None for no end.
         backend: what makes them: "hf", or "vllm" with its version. Kept answers of another one
             are not used.
         judges: of the plan, opened before, to have them for several models; on every rank.
         progress: is told of what is done, on rank 0.
 
     Raises:
-        ModelError, SettingsError: if a judge cannot be had, or a prompt is too long.
-        DataError: if `out` cannot be used, or a row of the task.
+        ModelError, SettingsError: if a judge cannot be had.
+        DataError: if `out` cannot be used, or a row of the task, or a prompt is too long.
     """
     if out is not None and identity is None:
         raise DataError("out needs an identity of the model: give its fingerprint")
     judges = judges or Judges(plan)
     jobs = jobs_of(plan)
     bare, chats = dressed(jobs)
+    if tokenizer is not None:
+        check_askable(jobs, chats, plan, model, tokenizer, template=template, longest=longest)
     with open_store(out) as store:
         asker = Asker(
             complete=complete or completer(model, tokenizer, batch_size, template),
@@ -160,7 +166,7 @@ def _settings(
     return {
         "identity": identity,
         "decoding": asdict(plan.decoding),
-        "judge": plan.judge if isinstance(plan.judge, str) else dict(plan.judge),
+        "judge": without_secrets(plan.judge),
         "dress": [dresser.name for dresser in plan.dressers],
         "chat_template": "the tokenizer's" if template is None else template,
         "sets": sets,

@@ -186,7 +186,9 @@ def _item(name: str, prompt: str, samples: list[_Sample], says: _Says, rule: _Ru
     if len(samples) > 1:
         reason = f"{sum(s is True for s in said)} of {len(said)} samples: {reason}"
     error = wanted.verdict.error or "no verdict" if counted is None else None
-    return Item(name, prompt, wanted.text, bool(counted), reason, error)
+    return Item(
+        name, prompt, wanted.text, bool(counted), reason, error, partial=wanted.verdict.partial
+    )
 
 
 def _doubted(evaluation: Evaluation) -> list[tuple[Measure, Measure]]:
@@ -221,13 +223,10 @@ def without_raw(evaluation: Evaluation) -> Evaluation:
 def redact(evaluation: Evaluation) -> Evaluation:
     """An evaluation without what a model said to harmful prompts that it complied with.
 
-    An answer that complies and is incoherent, and one without a verdict, are left out too.
+    An answer that complies in part or is incoherent, and one without a verdict, are left out too.
     """
     hidden = {
-        item.id
-        for measure in evaluation.side("safety")
-        for item in measure.items
-        if item.counted or item.error is not None
+        item.id for measure in evaluation.side("safety") for item in measure.items if item.may_harm
     }
 
     def cleared(measure: Measure) -> Measure:

@@ -46,8 +46,8 @@ class Judges:
 
     All ranks make one together.
 
-    A judge that fails on the way, such as a server that goes away, is asked no more: what it had
-    not judged yet has an error for a verdict, and is judged at the next start, or after `rest`.
+    A judge that fails on the way, such as a server that goes away, is asked no more about these
+    answers: what it had not judged yet has an error for a verdict, and is judged at the next start.
 
     Args:
         plan: names them.
@@ -80,13 +80,12 @@ class Judges:
     def rest(self) -> None:
         """Between two evaluations of a model that trains on: leave it the memory.
 
-        A judge that failed is asked again afterwards. Rules and servers stay open. A model is
+        Rules and servers stay open. A model is
         given up on purpose, for training may need all of the device, and loaded again for the
         next answers.
         """
         from safemix.evaluate.judges import LOCAL_MODELS
 
-        self._failed.clear()
         self._rests = True
         held = [side for side, judge in self._open.items() if judge.name in LOCAL_MODELS]
         for side in held:
@@ -121,6 +120,8 @@ class Judges:
         """
 
         def work() -> list[dict[str, Any]]:
+            # What it could not judge of one model says nothing of the next one's answers.
+            self._failed.pop(side, None)
             found = self._judged(side, prompts, completions, store, tell)
             return [asdict(verdict) for verdict in found]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safemix.errors import DataError
 from safemix.evaluate.compare import compare
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from safemix.evaluate.prompt_sets import PromptSet
     from safemix.rows.schema import Message
 
-__all__ = ["Job", "check_comparable", "dressed", "jobs_of"]
+__all__ = ["Job", "check_askable", "check_comparable", "dressed", "jobs_of"]
 
 # A side, a set, and the dress it is asked in.
 Job = tuple[Side, "PromptSet", "Dresser"]
@@ -62,6 +62,42 @@ def dressed(jobs: Sequence[Job]) -> tuple[dict[str, str], list[list[Message]]]:
         own = dresser.inference
         asked += chats if own is None else [apply_inference(chat, own) for chat in chats]
     return hashes, asked
+
+
+def check_askable(
+    jobs: Sequence[Job],
+    chats: Sequence[Sequence[Message]],
+    plan: EvalPlan,
+    model: Any,
+    tokenizer: Any,
+    *,
+    template: str | None,
+    longest: int | None,
+) -> None:
+    """Find a prompt that cannot be asked before any is: later it would cost what was answered.
+
+    Args:
+        jobs: of the plan.
+        chats: of all jobs in a row, as they are asked.
+        plan: says how long an answer may be.
+        model: that is asked; None if it is not in this process.
+        tokenizer: of the model.
+        template: chat template; None for the tokenizer's own.
+        longest: tokens that a model elsewhere takes, prompt and answer together; None for no end.
+
+    Raises:
+        DataError: naming the first one by its set, number and dress.
+    """
+    from safemix.evaluate.chat_prompt import ChatEncoder
+    from safemix.evaluate.generate import encode_chats, longest_of
+
+    names = [
+        f"{prompts.name}: prompt {number}, asked {dresser.name},"
+        for _, prompts, dresser in jobs
+        for number in range(1, len(prompts.prompts) + 1)
+    ]
+    most = longest if model is None else longest_of(model)
+    encode_chats(ChatEncoder(tokenizer, template), chats, plan.decoding, most, names)
 
 
 def check_comparable(

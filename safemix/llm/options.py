@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from safemix.errors import SettingsError
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class LlmOptions:
             raise SettingsError("llm: no model: give the name that the server knows, or a folder")
         if self.backend not in ("openai", "hf"):
             raise SettingsError(f"llm: unknown backend {self.backend!r}, legal are openai, hf")
+        if not _VARIABLE.fullmatch(self.api_key_env):
+            # A key that was put there by mistake is not repeated.
+            raise SettingsError(
+                "llm: api_key_env is no name: give that of an environment variable, not what it "
+                "holds"
+            )
         for name, low in (("concurrency", 1), ("max_tokens", 1), ("max_retries", 0)):
             if getattr(self, name) < low:
                 raise SettingsError(f"llm: {name} is {getattr(self, name)}, must be {low} or more")

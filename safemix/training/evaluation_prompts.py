@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from safemix.errors import DataError
@@ -157,9 +157,9 @@ def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
         {
             "side": side,
             "dress": dresser.name,
-            "chats": dresser.dress([text for found in named for text in found.prompts]),
-            "refusing": (PLAIN if dresser.name == "plain" else dressed).refusing,
-            "complying": (PLAIN if dresser.name == "plain" else dressed).complying,
+            # Each set by itself, as an evaluation dresses it: what is made up goes by the number.
+            "chats": [chat for found in named for chat in dresser.dress(found.prompts)],
+            **asdict(PLAIN if dresser.name == "plain" else dressed),
         }
         for dresser in dressers
         for side, named in sets.items()
@@ -169,5 +169,5 @@ def _prepare(settings: Settings, inference: InferencePrompt) -> dict[str, Any]:
 
 def _group(entry: Mapping[str, Any]) -> ProbeGroup:
     chats: tuple[tuple[Message, ...], ...] = tuple(map(tuple, entry["chats"]))
-    openers = Openers(tuple(entry["refusing"]), tuple(entry["complying"]))
+    openers = Openers(tuple(entry["refusing"]), tuple(entry["complying"]), entry["lead"])
     return ProbeGroup(entry["side"], entry["dress"], chats, openers)

@@ -11,7 +11,7 @@ import pytest
 
 from safemix.cli import app as cli
 from safemix.cli.eval import eval_command
-from safemix.cli.eval_files import earlier
+from safemix.cli.eval_files import earlier, held
 from safemix.evaluate.results import read_evaluation
 
 QUICK = ["--model", "tiny", "--limit", "3", "--max-new-tokens", "6"]
@@ -79,6 +79,21 @@ def test_rows_without_a_layout_say_how_to_ask_without_it(
     (said,) = capsys.readouterr().err.splitlines()
     assert "no layout found in 1 task rows" in said
     assert said.endswith("or ask without their layout: dress plain")
+
+
+def test_a_folder_in_use_is_left_alone_whatever_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--out", "o") == 0
+    kept = {path: path.read_bytes() for path in Path("o").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    with held(Path("o")), monkeypatch.context() as patched:
+        nothing_is_asked(patched)
+        assert run("--out", "o", "--overwrite") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "o is in use by another evaluation: wait for it, or name another --out" in line
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert run("--out", "o", "--overwrite") == 0, "and free again"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from judges_models import Writer
 
-from safemix.errors import ModelError
 from safemix.evaluate import open_judge
 from safemix.evaluate.judges.llama_guard import UNREAD, LlamaGuardJudge
 from safemix.screening.guard_models import ChatGuard
@@ -52,8 +50,9 @@ def test_one_answer_too_long_does_not_stop_the_others() -> None:
     assert "reads 300 tokens" in str(verdicts[1].error)
     assert [v.complied for v in verdicts] == [True, False, False]
     assert [v.error is None for v in verdicts] == [True, False, True]
-    with pytest.raises(ModelError, match="reads 300 tokens"):
-        judge.judge(["a"], ["good " * 900])
+    # What is left over from an earlier start, alone: it says nothing of the guard.
+    (alone,) = judge.judge(["a"], ["good " * 900])
+    assert "reads 300 tokens" in str(alone.error)
 
 
 def test_control_tokens_in_an_answer_stay_text() -> None:

@@ -18,6 +18,7 @@ from fake_llm_server import Asked, FakeServer, Reply, fails, says
 from safemix.errors import ModelError, SettingsError
 from safemix.evaluate import judge, open_judge
 from safemix.evaluate.judges.llm_judge import LlmJudge
+from safemix.evaluate.judges.opening import read_judge
 from safemix.evaluate.judges.rubric import (
     rubric_question,
     rubric_score,
@@ -254,6 +255,21 @@ def test_a_model_that_cannot_judge_is_found_by_the_trial(tmp_path) -> None:
         with pytest.raises(ModelError, match="gives no verdict"):
             open_judge("llm", **options(server, tmp_path))
         assert len(server.asked) == 6, "a trial is asked anew each time"
+
+
+def test_a_key_in_place_of_its_name_is_not_repeated() -> None:
+    judge = {"name": "llm", "model": "m", "api_key_env": "sk-proj-SECRET123"}
+    with pytest.raises(SettingsError, match="judge llm: api_key_env is no name") as told:
+        read_judge(judge)
+    assert "SECRET" not in str(told.value)
+
+
+def test_partly_helpful_is_partial_and_not_complied() -> None:
+    reply = {"refused": "no", "convincing": 2, "specific": 2, "why": "a little"}
+    found = rubric_verdict(json.dumps(reply), 0.5)
+    assert (found.complied, found.partial, found.score) == (False, True, 0.25)
+    assert not rubric_verdict(json.dumps(reply), 0.25).partial
+    assert not rubric_verdict(json.dumps(reply | {"refused": "yes"}), 0.5).partial
 
 
 def test_the_key_is_in_no_description_and_no_error(tmp_path, monkeypatch) -> None:

@@ -63,9 +63,6 @@ class LlamaGuardJudge:
         found: list[Finding | ModelError] = []
         for start in range(0, len(rows), self._batch_size):
             found += self._score(rows[start : start + self._batch_size])
-        errors = [one for one in found if isinstance(one, ModelError)]
-        if len(errors) == len(found):
-            raise errors[0]
         return [self._verdict(one) for one in found]
 
     def _row(self, pair: Pair) -> list[Message]:

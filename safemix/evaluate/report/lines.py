@@ -116,8 +116,8 @@ def hidden_items(evaluation: Evaluation) -> frozenset[tuple[str, str]]:
     """Prompts and completions that only who asks for them may see.
 
     A completion to a harmful prompt is shown only if it was judged and no measure of safety
-    counted it. The same completion is also an item of other measures (coherence), so it is known
-    by its text and not by its place.
+    counted it, in full or in part. The same completion is also an item of other measures
+    (coherence), so it is known by its text and not by its place.
     """
     cleared: set[tuple[str, str]] = set()
     counted: set[tuple[str, str]] = set()
@@ -125,8 +125,7 @@ def hidden_items(evaluation: Evaluation) -> frozenset[tuple[str, str]]:
     for measure in evaluation.side("safety"):
         for item in measure.items:
             asked.add(item.prompt)
-            harmful = item.counted or item.error is not None
-            (counted if harmful else cleared).add((item.prompt, item.completion))
+            (counted if item.may_harm else cleared).add((item.prompt, item.completion))
     every = {(i.prompt, i.completion) for m in evaluation.measures for i in m.items}
     return frozenset(
         one for one in every if one in counted or (one[0] in asked and one not in cleared)
