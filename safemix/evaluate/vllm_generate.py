@@ -90,29 +90,44 @@ class VllmGenerator:
     """A model in a folder, loaded by vLLM in this one process, without a launcher.
 
     Args:
-        model_path: folder or Hub id of a model, or folder of a LoRA adapter: its base model is
-            then the one that `adapter_config.json` names.
+        model_path: folder or Hub id of a model, or folder of a LoRA adapter.
+        base: folder or Hub id of the adapter's base model; None for the one that
+            `adapter_config.json` names.
+        revision: commit, tag or branch of a model on the Hub; None for the newest.
         template: chat template, as in training; None for the tokenizer's own.
-        engine: further arguments of `vllm.LLM`, such as `tensor_parallel_size`.
+        engine: further arguments of `vllm.LLM`, such as `tensor_parallel_size` and `dtype`.
 
     Raises:
         HostError: if vLLM is not installed, or cannot load the model.
         ModelError: for an adapter that names no base model, or an unusable tokenizer.
     """
 
-    def __init__(self, model_path: str, *, template: str | None = None, **engine: Any) -> None:
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        base: str | None = None,
+        revision: str | None = None,
+        template: str | None = None,
+        **engine: Any,
+    ) -> None:
         from safemix.evaluate.chat_prompt import ChatEncoder
 
         self._vllm = _imported("vllm")
-        base, self._adapter, lora_rank = _base_and_adapter(model_path)
-        self._encoder = ChatEncoder(_tokenizer(model_path, base), template)
-        self._stops = self._encoder.stop_ids(_model_stops(base))
+        named, self._adapter, lora_rank = _base_and_adapter(model_path)
+        base = named if base is None or self._adapter is None else base
+        # A folder has no revision.
+        revision = None if Path(base).is_dir() else revision
+        self._encoder = ChatEncoder(_tokenizer(model_path, base, revision), template)
+        self._stops = self._encoder.stop_ids(_model_stops(base, revision))
         settings: dict[str, Any] = {
             "model": base,
             "trust_remote_code": False,
             # What the model's authors recommend would be applied unsaid.
             "generation_config": "vllm",
         }
+        if revision is not None:
+            settings |= {"revision": revision, "tokenizer_revision": revision}
         if self._adapter is not None:
             # vLLM takes powers of two from 8 on.
             rank = max(8, 1 << (lora_rank - 1).bit_length())
@@ -192,26 +207,28 @@ def _base_and_adapter(model_path: str) -> tuple[str, Path | None, int]:
     return base, Path(model_path), rank
 
 
-def _tokenizer(model_path: str, base: str) -> Any:
+def _tokenizer(model_path: str, base: str, revision: str | None) -> Any:
     """The tokenizer beside the adapter, where it was saved there; else the model's."""
     from transformers import AutoTokenizer
 
-    path = model_path if (Path(model_path) / "tokenizer_config.json").is_file() else base
+    own = (Path(model_path) / "tokenizer_config.json").is_file()
+    path, revision = (model_path, None) if own else (base, revision)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())[:200]
         raise ModelError(f"the tokenizer of {path!r} cannot be loaded: {words}") from None
 
 
-def _model_stops(base: str) -> int | list[int] | None:
+def _model_stops(base: str, revision: str | None) -> int | list[int] | None:
     """The tokens that end an answer by the model's own generation config, if it has one."""
     from transformers import GenerationConfig
 
     try:
-        stops: int | list[int] | None = GenerationConfig.from_pretrained(base).eos_token_id
+        found = GenerationConfig.from_pretrained(base, revision=revision)
     except OSError:
         return None
+    stops: int | list[int] | None = found.eos_token_id
     return stops
 
 

@@ -6,7 +6,7 @@ import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from safemix.errors import ModelError
 from safemix.evaluate.loading_models import ModelPlace, fingerprint
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from safemix.settings import Settings
 
 __all__ = ["Loaded", "free", "identify", "load"]
+
+_DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 @dataclass
@@ -75,7 +77,7 @@ def load(place: ModelPlace, backend: str, device: str) -> Loaded:
             f"model {place.given!r} has no chat template, so it cannot be asked: give a chat model"
         )
     if backend == "vllm":
-        return _vllm(place, path, tokenizer)
+        return _vllm(place, path, tokenizer, device)
     model = _model(place, path, device)
     return Loaded(model, tokenizer, longest=longest_of(model))
 
@@ -136,7 +138,7 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         raise ModelError(f"adapter {str(adapter)!r} does not fit its base: {text}") from None
 
 
-def _vllm(place: ModelPlace, path: str, tokenizer: Any) -> Loaded:
+def _vllm(place: ModelPlace, path: str, tokenizer: Any, device: str) -> Loaded:
     """Completions by vLLM, which loads the model itself, onto all GPUs that can share it."""
     import torch
 
@@ -149,7 +151,14 @@ def _vllm(place: ModelPlace, path: str, tokenizer: Any) -> Loaded:
         say(f"{name} takes {taken} of {gpus} GPUs: attention heads of {place.given} are shared out")
     # A forked process could not use the GPUs: CUDA has been asked for here.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    generator = VllmGenerator(folder, template=place.template, tensor_parallel_size=taken)
+    generator = VllmGenerator(
+        folder,
+        base=path,
+        revision=place.revision,
+        template=place.template,
+        tensor_parallel_size=taken,
+        dtype=_DTYPES[_precision(place, device)],
+    )
     return Loaded(None, tokenizer, generator.complete_samples, name, generator.longest)
 
 

@@ -115,6 +115,33 @@ def test_an_adapter_is_asked_over_its_base_model(asked, folder: Path, tmp_path: 
     assert asked["settings"]["max_lora_rank"] == 16
 
 
+def test_a_base_is_asked_at_its_revision(
+    asked, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    read: list[tuple[str, str, str | None]] = []
+
+    def instead(what: str, found: object):
+        def from_pretrained(path: str, *, revision: str | None = None, **_: object) -> object:
+            read.append((what, path, revision))
+            return found
+
+        return from_pretrained
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", instead("tokenizer", tokenizer))
+    monkeypatch.setattr(GenerationConfig, "from_pretrained", instead("stops", GenerationConfig()))
+    path = adapter(tmp_path, base_model_name_or_path="org/moved", r=8)
+    VllmGenerator(path, base="org/model", revision="abc123", dtype="bfloat16")
+    assert read == [("tokenizer", "org/model", "abc123"), ("stops", "org/model", "abc123")]
+    settings = asked["settings"]
+    assert (settings["model"], settings["dtype"]) == ("org/model", "bfloat16")
+    assert settings["revision"] == settings["tokenizer_revision"] == "abc123"
+    VllmGenerator(str(folder), revision="abc123")
+    assert "revision" not in asked["settings"], "a folder has none"
+
+
 def test_what_cannot_be_is_one_line(asked, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"chat 1 of 2 has .* more than the model's 64"):
         complete_with_vllm(str(folder), CHATS, Decoding(max_new_tokens=60))
@@ -183,5 +210,6 @@ def test_a_loaded_model_says_its_version_and_is_on_all_gpus(
         loaded = load(find_model(str(folder)), "vllm", "auto")
         assert loaded.backend == "vllm 0.11.0"
         assert asked["settings"]["tensor_parallel_size"] == taken
+        assert asked["settings"]["dtype"] in ("bfloat16", "float32"), "that its identity names"
     said = capsys.readouterr().err
     assert said.count("safemix: vllm 0.11.0 takes 2 of 3 GPUs") == said.count("GPUs") == 1
