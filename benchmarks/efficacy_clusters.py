@@ -166,17 +166,23 @@ def _correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def sign_flip(old: Sequence[Tally], new: Sequence[Tally]) -> float:
-    """Exact two-sided p of the mean difference of the prompts, under flips of their signs.
+    """Exact two-sided p of the difference of two shares, under flips of the prompts' signs.
 
     Source: Fisher 1935, "The design of experiments", section 21. Where every prompt is asked once
-    it is McNemar's exact test. Where verdicts are missing, differences are rounded to the
-    steps of a prompt that has all of them.
+    it is McNemar's exact test. A prompt that is asked in more places counts more, as it does in
+    the difference.
+
+    Args:
+        old: tallies of the prompts.
+        new: of the same prompts, each asked as often.
+
+    Raises:
+        ValueError: if one was asked more often on one side.
     """
-    steps = math.lcm(max(n for _, n in old), max(n for _, n in new))
-    sizes = [
-        round(steps * (c2 / n2 - c1 / n1)) for (c1, n1), (c2, n2) in zip(old, new, strict=True)
-    ]
-    sizes = [size for size in sizes if size]
+    pairs = list(zip(old, new, strict=True))
+    if any(n1 != n2 for (_, n1), (_, n2) in pairs):
+        raise ValueError("a prompt was asked more often on one side")
+    sizes = [c2 - c1 for (c1, _), (c2, _) in pairs if c2 != c1]
     if not sizes:
         return 1.0
     unit = math.gcd(*sizes)

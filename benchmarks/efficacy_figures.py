@@ -50,7 +50,9 @@ class Found:
         asked = cell.get("changes", {}).get("ratio", cell["ratio"])  # a lever may change it
         if isinstance(asked, int | float):
             return float(asked)
-        return round(float(self.tree["shares"]["safety/row_share"]), 3)  # it moved: what was drawn
+        # It moved: what was drawn, where that is known.
+        drawn = self.tree.get("shares", {}).get("safety/row_share", cell["ratio"])
+        return round(float(drawn), 3)
 
     @property
     def variant(self) -> str:
@@ -60,7 +62,8 @@ class Found:
     @property
     def dresses(self) -> tuple[str, ...]:
         """Dresses of the harmful prompts, plain first."""
-        return tuple(m["dress"] for m in self.tree["measures"] if m["metric"] == "asr")
+        found = (m["dress"] for m in self.tree["measures"] if m["metric"] == "asr")
+        return tuple(dict.fromkeys(found))  # of several sets
 
     def tallies(
         self, side: str, dress: str | None = None, metric: str | None = None

@@ -12,6 +12,7 @@ This asks the models that `efficacy.py --keep-models` left in its `--work`, and 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -25,6 +26,8 @@ from efficacy_compare import Bound, bounds, print_lever_answers
 from efficacy_figures import Pool, load_results, pick, pool_seeds
 from efficacy_run import RunFailedError, Study, evaluate
 from efficacy_utility import kept
+
+from safemix.evaluate.prompt_sets import PromptSide, load_prompt_set
 
 _HERE: Final = Path(__file__).resolve().parent
 _DRESSES: Final = ("plain", "dressed", "styled")
@@ -45,6 +48,28 @@ def measure(study: Study, model: Path, task: str, strategy: str, out: Path) -> d
     asked = model if model == study.start else model.parent
     found = evaluate(study, str(asked), task, strategy, out)
     return found | {"measures": [m for m in found["measures"] if m["side"] != "utility"]}
+
+
+def asked_by_readings(study: Study) -> int:
+    """How many of the prompts that are to be asked a reading of the runs asks too.
+
+    `efficacy.py` holds back as many as this asks by default; files of an older work folder, or
+    more prompts, may not.
+    """
+    found = 0
+    sides: tuple[tuple[str, Sequence[str], PromptSide], ...] = (
+        ("harmful", study.harmful, "safety"),
+        ("lookalikes", study.lookalikes, "over_refusal"),
+    )
+    for name, specs, side in sides:
+        path = study.data / f"probe_{name}.jsonl"
+        if path.exists():
+            lines = path.read_text("utf-8").split("\n")
+            read = {json.loads(line)["prompt"] for line in lines if line}
+            for spec in specs:
+                asked = load_prompt_set(spec, side).sample(study.size.prompts)
+                found += len(read & set(asked.prompts))
+    return found
 
 
 def print_table(pools: Sequence[Pool]) -> None:
@@ -86,6 +111,14 @@ def main() -> int:
     models = list(kept(study.work, args.task, args.strategy))
     if args.only:
         models = [one for one in models if any(word in one[0] for word in args.only)]
+    both = asked_by_readings(study) if models else 0
+    if both:
+        print(
+            f"{both} of these prompts are in {study.data}/probe_*.jsonl, which the runs were "
+            "steered by: ask fewer with --prompts, or run the study in another --work",
+            file=sys.stderr,
+        )
+        return 1
     for name, cell, model in models:
         target = args.results / f"{name}.json"
         if target.exists():

@@ -62,6 +62,7 @@ def write_report(folder: Path, pictures: Path, unmitigated: Path | None = None) 
     print_lever_answers(compared)
     _print_margins(results)
     _print_levers(pools)
+    pictures.mkdir(parents=True, exist_ok=True)
     _draw(matrix, pictures)
 
 

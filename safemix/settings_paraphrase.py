@@ -21,7 +21,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
     # The form of the efficacy study, `benchmarks/efficacy.py`, that kept both sides best.
     "calibrated": {
-        "answers": "own",
+        "answers": {"max_new_tokens": 64},
         "plain_share": 0.15,
         "wrapper_share": 0.3,
         LOOKALIKES: {"per_safety_row": 3, "plain_share": 0.1, "wrapper_share": 0.15},

@@ -103,7 +103,7 @@ def test_the_preset_is_what_was_measured() -> None:
     assert first_tokens_of(made) == first_tokens_of(same)
     one, other = (found.mitigation.model_dump(exclude={"preset"}) for found in (made, same))
     for tree in (one, other):
-        assert tree.pop("answers") is not None, "the study asks for fewer tokens, in larger batches"
+        assert tree["answers"].pop("batch_size") > 0, "the study's are larger"
         for key in ("share", "per_safety_row"):
             del tree["lookalikes"][key]
     assert one == other

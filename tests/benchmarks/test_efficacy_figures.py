@@ -199,7 +199,7 @@ def test_seeds_that_say_the_same_say_nothing_more(pairs: Outcomes, times: int) -
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1)), min_size=1, max_size=9))
 def test_the_p_of_flipped_signs_is_that_of_all_of_them(found: list[tuple[int, int]]) -> None:
-    old = [(one, 1) for _, one in found]
+    old = [(3 * one, 3) for _, one in found]
     new = [(three, 3) for three, _ in found]
     sizes = [three - 3 * one for three, one in found]
     sums = [
@@ -208,6 +208,18 @@ def test_the_p_of_flipped_signs_is_that_of_all_of_them(found: list[tuple[int, in
     ]
     wanted = sum(one >= abs(sum(sizes)) for one in sums) / len(sums)
     assert sign_flip(old, new) == pytest.approx(wanted)
+
+
+def test_a_prompt_of_more_places_counts_as_much_in_the_p_as_in_the_difference() -> None:
+    # One prompt lost in three places, three others won in one: nothing is gained or lost.
+    p, others = keyed("1"), {key: (0, 1) for key in list(keyed("0000"))[1:]}
+    lost = {key: (0, 1) for key in p}
+    won = {key: (1, 1) for key in others}
+    found = compare([(p | others, lost | won), (p, lost), (p, lost)])
+    assert found.difference == pytest.approx(0)
+    assert found.p_value == 1
+    with pytest.raises(ValueError, match="more often on one side"):
+        sign_flip([(0, 1)], [(0, 2)])
 
 
 def test_models_are_compared_on_what_both_were_asked_the_same_way() -> None:

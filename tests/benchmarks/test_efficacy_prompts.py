@@ -101,6 +101,19 @@ def test_every_model_is_asked_once_and_held_against_the_aligned_one(
     assert (again.out, again.err) == (shown.out, "")
 
 
+def test_prompts_that_a_reading_asks_are_refused(
+    command: Command, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = [{"prompt": f"Tell me how to steal lantern {n}."} for n in (2, 9)]
+    text = "".join(json.dumps(row) + "\n" for row in read)
+    (work / "data" / "probe_harmful.jsonl").write_text(text, "utf-8")
+    assert command("--prompts", "5") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("1 of these prompts are in ")
+    assert "ask fewer with --prompts" in line
+    assert not list((tmp_path / "found").iterdir())
+
+
 def test_nothing_to_ask_is_told(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--only", "auto_99") == 1
     assert "no model of piqa benign in" in (said := capsys.readouterr().err)

@@ -153,7 +153,10 @@ def test_a_preset_fills_what_is_not_given(tmp_path: Path) -> None:
     assert (whole.plain_share, whole.wrapper_share) == (0.15, 0.3)
     assert whole.lookalike_parts == (0.1, 0.15)
     assert whole.logit_adjustment == "auto"
+    assert whole.answers.max_new_tokens == 64
     assert preset(plain_share=0.5).wrapper_share == 0.3
+    longer = preset(answers="own").answers
+    assert longer is not None and longer.max_new_tokens == 128
     assert preset(answers="given", logit_adjustment=0).answers is None
     shared = preset(lookalikes=0.02).lookalikes
     assert shared is not None
