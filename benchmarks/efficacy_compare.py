@@ -115,10 +115,10 @@ def _with_variant(pools: Sequence[Pool], variant: str, other: str) -> list[tuple
 
 
 _HOW_TESTED: Final = (
-    "Each prompt counts once, whatever it was asked as: intervals take the answers to a prompt in"
-    " several dresses, seeds and tasks together. p is McNemar's exact test; where a prompt was"
-    " asked more than once, the exact test of flipped signs of its mean difference, which is the"
-    " same for one. No p is corrected for the number of comparisons.\n"
+    "Intervals and p rest on prompts: the answers to one in several dresses, seeds and tasks hang"
+    " together. p is McNemar's exact test; where a prompt was asked more than once, the exact test"
+    " of flipped signs of its differences, added up, which is the same for one. No p is corrected"
+    " for the number of comparisons.\n"
 )
 
 
