@@ -79,6 +79,26 @@ def task_chats(settings: Settings) -> list[list[Message]]:
     return list(rows.dataset["messages"])
 
 
+def check_labels(settings: Settings) -> None:
+    """Refuse `logit_adjustment: auto` where every answer of the task begins with a label.
+
+    It goes by first tokens, which say nothing there. All ranks call it.
+
+    Raises:
+        DataError: naming the dresses and the label.
+    """
+    led = [name for name in dresses(settings) if name != "plain"]
+    if not led or not adjusts_itself(settings.mitigation):
+        return
+    label = shared(lambda: task_openers(task_chats(settings)).lead)
+    if label:
+        raise DataError(
+            "mitigation.logit_adjustment: auto goes by the first token of an answer, and in "
+            f"{', '.join(led)} every answer begins with {label.strip()!r}: set it to 0, leave that "
+            "out of the task's answers, or read plain prompts alone (evaluation: {dress: [plain]})"
+        )
+
+
 def dressers_of(
     settings: Settings, inference: InferencePrompt, chats: Sequence[Sequence[Message]]
 ) -> tuple[list[Dresser], list[str]]:

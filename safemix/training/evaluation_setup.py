@@ -9,9 +9,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from safemix.errors import DataError
 from safemix.evaluate.probe import RefusalProbe
-from safemix.evaluate.probe_reading import ProbeGroup
 from safemix.evaluate.results import Evaluation
 from safemix.mitigation.interface import Mitigation
 from safemix.settings import Settings
@@ -19,7 +17,7 @@ from safemix.tracking.tracker import Tracking
 from safemix.training.data import Mixture
 from safemix.training.evaluation import EvaluationCallback, Measuring, Observer
 from safemix.training.evaluation_interval import mean_row_tokens, probe_interval
-from safemix.training.evaluation_prompts import inference_of, prompts_of
+from safemix.training.evaluation_prompts import check_labels, inference_of, prompts_of
 from safemix.training.process import say
 from safemix.training.trainer import RunTrainer
 
@@ -46,16 +44,14 @@ def measuring_of(
         first: tokens that begin refusals, int64[K], for the gaps; None reads none.
 
     Raises:
-        SafemixError: for a prompt set, dress or judge that cannot be used; with `first`, for a
-            dress whose answers all begin with a label.
+        SafemixError: for a prompt set, dress or judge that cannot be used.
     """
     wanted = settings.evaluation
+    check_labels(settings)
     inference = inference_of(mitigation, secret)
     probe, notes = None, tuple[str, ...]()
     if wanted.probes:
         prompts = prompts_of(settings, inference)
-        if first is not None:
-            check_leads(prompts.groups)
         low, high = _TOKENS
         probe = RefusalProbe(
             prompts.groups,
@@ -76,22 +72,6 @@ def measuring_of(
         evaluate, note = evaluator(settings, tokenizer, inference)
         notes += (note,)
     return Measuring(probe, 0, evaluate, wanted.eval_every, wanted.eval_at_start, notes)
-
-
-def check_leads(groups: Sequence[ProbeGroup]) -> None:
-    """Refuse gaps where every answer of the task begins with a label: a first token says nothing.
-
-    Raises:
-        DataError: naming the dresses.
-    """
-    led = {group.dress: group.openers.lead for group in groups if group.openers.lead}
-    if led:
-        raise DataError(
-            f"mitigation.logit_adjustment: auto goes by the first token of an answer, and in "
-            f"{', '.join(led)} every answer begins with {next(iter(led.values())).strip()!r}: give "
-            "a number or 0, leave that out of the task's answers, or read plain prompts alone "
-            "(evaluation: {dress: [plain]})"
-        )
 
 
 def with_interval(

@@ -39,6 +39,7 @@ from safemix.tracking.lines import Lines
 from safemix.training.arguments import cache_folder
 from safemix.training.ask_rows import Asking, Chats, answer_rows, write_rows
 from safemix.training.asked_models import identify
+from safemix.training.evaluation_prompts import check_labels
 from safemix.training.process import node_leader, rank, say, shared
 
 __all__ = ["Answered", "with_own_answers"]
@@ -103,6 +104,7 @@ def with_own_answers(settings: Settings, arguments: TrainingArguments) -> Answer
     specs = _sources(settings)
     if how is None or not specs:
         return Answered(settings)
+    check_labels(settings)  # before the model is asked for long
     stage = _Stage(settings, how, specs, cache_folder(settings))
     identity = identify(stage.place, settings.device)
     with _alone(stage):

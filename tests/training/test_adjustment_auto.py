@@ -13,12 +13,10 @@ import torch
 from adjustment_for_tests import mixture, rows, settings
 from transformers import get_scheduler
 
-from safemix.errors import CheckpointError, DataError, SettingsError
-from safemix.evaluate.probe_openers import task_openers
+from safemix.errors import CheckpointError, SettingsError
 from safemix.evaluate.probe_reading import GroupReading, ProbeGroup, ProbeReading
 from safemix.evaluate.results import Evaluation, Item, Measure, Side
 from safemix.hosts.adjustment import LogitAdjustment
-from safemix.rows.schema import Message
 from safemix.settings import parse_settings
 from safemix.training.adjustment import (
     AdjustmentControl,
@@ -29,7 +27,6 @@ from safemix.training.adjustment import (
 from safemix.training.adjustment_before import shares_of, steering
 from safemix.training.adjustment_model import LineModel
 from safemix.training.evaluation import Measuring
-from safemix.training.evaluation_setup import check_leads
 
 
 def auto(state: Any = None) -> tuple[LogitAdjustment, AdjustmentControl]:
@@ -67,23 +64,6 @@ def test_auto_on_prompts_by_the_hand_of_the_look_alikes_is_told() -> None:
     assert adjustment_line(asked.model_copy(update={"evaluation": own}), made, _Words()) == (line,)
     file = settings(logit_adjustment="auto", lookalikes={"file": "own.jsonl"})
     assert adjustment_line(file, made, _Words()) == (line,)
-
-
-def test_auto_refuses_dresses_whose_answers_begin_with_a_label() -> None:
-    task = [
-        [
-            Message(role="user", content=f"Which of these is number {n}?\nA. one\nB. two"),
-            Message(role="assistant", content=f"Answer: {'AB'[n % 2]}"),
-        ]
-        for n in range(40)
-    ]
-
-    plain = ProbeGroup("harmful", "plain", ((),))
-    styled = ProbeGroup("harmful", "styled", ((),), task_openers(task))
-    check_leads([plain])
-    with pytest.raises(DataError, match="in styled every answer begins with 'Answer:'") as told:
-        check_leads([plain, styled])
-    assert "\n" not in str(told.value)
 
 
 # Nothing harmful is answered, and nothing else refused.
