@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from safemix.errors import DataError
 from safemix.evaluate.compare import Comparison
 from safemix.evaluate.gate import Gate
 from safemix.evaluate.results import Evaluation, read_evaluation
-from safemix.evaluate.store import FOLDER
+from safemix.evaluate.store import FOLDER, take
 from safemix.evaluate.suite_count import redact, without_raw
 from safemix.evaluate.suite_leader import on_leader
 
@@ -91,18 +91,14 @@ def held(out: Path) -> Iterator[None]:
     folder = out / FOLDER
     lock = FileLock(folder / _LOCK)
 
-    def take() -> None:
+    def hold() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise DataError(
-                f"{out} is in use by another evaluation: wait for it, or name another --out"
-            ) from None
+            take(lock, out)
         except OSError as error:
             raise DataError(f"{out} cannot be written: {error.strerror}") from None
 
-    on_leader(take)
+    on_leader(hold)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,7 +27,9 @@ from filelock import FileLock, Timeout
 from safemix.errors import DataError
 from safemix.evaluate.results import Verdict
 
-__all__ = ["Store", "key_of"]
+__all__ = ["Store", "key_of", "take"]
+
+_LOG: Final = logging.getLogger(__name__)
 
 FOLDER: Final = ".asked"
 _FILE: Final = "asked-1.jsonl"
@@ -41,6 +44,28 @@ def key_of(**parts: Any) -> str:
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:32]
+
+
+def take(lock: FileLock, out: Path) -> None:
+    """Keep the folder of the results for who holds the lock.
+
+    Where the file system has no locks, as some that clusters share, it is said and goes on.
+
+    Raises:
+        DataError: if another one has it.
+        OSError: if it cannot be written.
+    """
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(
+            f"{out} is in use by another evaluation: wait for it, or name another folder"
+        ) from None
+    except NotImplementedError:
+        _LOG.warning(
+            "the file system of %s has no locks: a second evaluation there would not be noticed",
+            out,
+        )
 
 
 class Store:
@@ -74,12 +99,7 @@ class Store:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._folder.chmod(0o700)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise DataError(
-                f"{self._folder.parent} is in use by another evaluation: wait for it, or name "
-                "another folder"
-            ) from None
+            take(self._lock, self._folder.parent)
         except OSError as error:
             raise self._trouble(error) from None
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from safemix.cli import app as cli
 from safemix.cli.eval import eval_command
@@ -91,9 +92,21 @@ def test_a_folder_in_use_is_left_alone_whatever_is_given(
         nothing_is_asked(patched)
         assert run("--out", "o", "--overwrite") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "o is in use by another evaluation: wait for it, or name another --out" in line
+    assert "o is in use by another evaluation: wait for it, or name another folder" in line
     assert {path: path.read_bytes() for path in kept} == kept
     assert run("--out", "o", "--overwrite") == 0, "and free again"
+
+
+def test_where_the_file_system_has_no_locks_it_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*given: Any, **more: Any) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", none)
+    assert run("--out", "o") == 0
+    assert "the file system of o has no locks" in caplog.text
+    assert run("--out", "o", "--overwrite") == 0
 
 
 @pytest.mark.parametrize(
